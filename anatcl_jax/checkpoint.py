@@ -1,0 +1,83 @@
+"""Checkpoints of a run with Orbax: the training state, and what the state means."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from anatcl_jax.errors import UserError
+from anatcl_jax.step import TrainState
+
+# A run may be resumed with other values of these: they do not change what the state means.
+_HARMLESS = {'epochs', 'log_every_steps', 'checkpoint_every_epochs', 'keep_checkpoints', 'mapper',
+             'reader_threads', 'data_dir'}
+
+
+class Checkpoints:
+  """The checkpoints of a workdir, saved in the background; use as a context manager."""
+
+  def __init__(self, workdir: pathlib.Path, keep: int):
+    self._manager = ocp.CheckpointManager(
+        (workdir / 'checkpoints').resolve(),
+        options=ocp.CheckpointManagerOptions(
+            preservation_policy=ocp.checkpoint_managers.LatestN(keep)))
+
+  @property
+  def latest_step(self) -> int | None:
+    return self._manager.latest_step()
+
+  def save(self, state: TrainState, normalization: dict[str, np.ndarray]) -> None:
+    """Saves state and morphometry statistics under the state's step."""
+    step = int(state.step)
+    if step != self.latest_step:
+      self._manager.save(step, args=ocp.args.Composite(
+          state=ocp.args.StandardSave(state),
+          normalization=ocp.args.JsonSave({k: v.tolist() for k, v in normalization.items()})))
+
+  def restore(self, like: TrainState) -> tuple[TrainState, dict[str, np.ndarray]]:
+    """The latest state, placed as `like` is, and the morphometry statistics saved with it."""
+    restored = self._manager.restore(self.latest_step, args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like)),
+        normalization=ocp.args.JsonRestore()))
+    statistics = {k: np.asarray(v, np.float32) for k, v in restored['normalization'].items()}
+    return restored['state'], statistics
+
+  def __enter__(self) -> Checkpoints:
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._manager.wait_until_finished()
+    self._manager.close()
+
+
+def check_config(workdir: pathlib.Path, config: dict[str, Any]) -> None:
+  """Writes config.json to a new workdir; in one that has it, checks that it is the same run.
+
+  Raises:
+    UserError: values differ that change what the checkpoints mean; the text shows them.
+  """
+  path = workdir / 'config.json'
+  if path.is_file():
+    old, new = _flat(json.loads(path.read_text())), _flat(json.loads(json.dumps(config)))
+    changed = [f'{key} {old.get(key)!r} -> {new.get(key)!r}' for key in sorted({*old, *new})
+               if old.get(key) != new.get(key) and key.split('.')[0] not in _HARMLESS]
+    if changed:
+      raise UserError(f'{workdir} holds a run with another config ({"; ".join(changed)}); '
+                      'choose another --workdir')
+  workdir.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps(config, indent=1) + '\n')
+
+
+def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  flat = {}
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      flat |= _flat(value, f'{prefix}{key}.')
+    else:
+      flat[prefix + key] = value
+  return flat

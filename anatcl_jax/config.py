@@ -1,0 +1,100 @@
+"""Configs: arguments behind the colon, names of keys, and values that must make sense together."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import ml_collections
+
+from anatcl_jax import parallel
+from anatcl_jax.data.morphometry import MEASURES
+from anatcl_jax.errors import UserError, check_name
+
+PRECISIONS = ('float32', 'bfloat16')
+AUGMENTATIONS = ('none',)
+
+
+def parse_arguments(text: str | None, **defaults: Any) -> ml_collections.ConfigDict:
+  """Reads `demo,variant=local` against the defaults, whose types the values take.
+
+  A name alone sets a flag.
+
+  Raises:
+    UserError: an unknown name (the nearest is named), a flag with a value or a name without one.
+  """
+  chosen = dict(defaults)
+  for part in filter(None, (text or '').split(',')):
+    name, given, value = part.partition('=')
+    check_name(name, defaults, 'config argument')
+    if isinstance(defaults[name], bool) != (not given):
+      raise UserError(f'config argument {name!r} '
+                      + ('takes no value' if given else f'needs a value: {name}=...'))
+    chosen[name] = True if not given else type(defaults[name])(value)
+  return ml_collections.ConfigDict(chosen)
+
+
+def key_names(config: ml_collections.ConfigDict, prefix: str = '') -> list[str]:
+  """Dotted names of all values of a config."""
+  names = []
+  for key, value in config.items():
+    names += (key_names(value, f'{prefix}{key}.') if isinstance(value, ml_collections.ConfigDict)
+              else [prefix + key])
+  return names
+
+
+def crop_sizes(text: str) -> tuple[int, int, int] | None:
+  """The config's `crop`: `121,128,121` as three sizes, `none` as None.
+
+  Raises:
+    UserError: neither.
+  """
+  if text.strip().lower() == 'none':
+    return None
+  sizes = re.findall(r'[-\d.]+', text)
+  if len(sizes) != 3 or not all(size.isdigit() and int(size) > 0 for size in sizes):
+    raise UserError(f'crop {text!r} is neither three sizes such as 121,128,121 nor none')
+  return tuple(int(size) for size in sizes)
+
+
+def measure_names(text: str, available: tuple[str, ...]) -> tuple[str, ...]:
+  """The config's `measures`: a list joined by `+`, or `all` that are available.
+
+  Raises:
+    UserError: a name that is no measure, or one that stands there twice.
+  """
+  if text == 'all':
+    return available
+  names = tuple(text.split('+'))
+  for name in names:
+    check_name(name, MEASURES, 'measure')
+  if len(set(names)) < len(names):
+    raise UserError(f'measures {text!r} names a measure twice')
+  return names
+
+
+def check_values(config: ml_collections.ConfigDict) -> None:
+  """Stops values that no run can have; names of encoders and kernels are checked where used.
+
+  Raises:
+    UserError: the first such value, with what it must be.
+  """
+  check_name(config.precision, PRECISIONS, 'precision')
+  check_name(config.mapper, parallel.MAPPERS, 'mapper')
+  check_name(config.augment, AUGMENTATIONS, 'augment')
+  crop_sizes(config.crop)
+  for key, least in (('epochs', 1), ('batch_size', 2), ('views', 1), ('seed', 0),
+                     ('decay_epochs', 1), ('feature_dim', 1), ('keep_checkpoints', 1),
+                     ('log_every_steps', 1), ('checkpoint_every_epochs', 1),
+                     ('heldout_every_epochs', 1), ('reader_threads', 1)):
+    if config[key] < least:
+      raise UserError(f'config.{key} is {config[key]}, must be at least {least}')
+  positive = {'learning_rate': config.learning_rate, 'loss.temperature': config.loss.temperature,
+              'loss.base_temperature': config.loss.base_temperature,
+              'loss.terms.age.sigma': config.loss.terms.age.sigma}
+  for key, value in positive.items():
+    if not value > 0:
+      raise UserError(f'config.{key} is {value}, must be above 0')
+  weights = {name: term.weight for name, term in config.loss.terms.items()}
+  if min(weights.values()) < 0 or not any(weights.values()):
+    raise UserError(f'weights of the loss terms are {weights}: none may be below 0, nor all 0')

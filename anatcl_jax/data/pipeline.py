@@ -1,0 +1,132 @@
+"""From shards to batches: which records make which batch, and reading them ahead with Grain.
+
+The records of a step are a pure function of (seed, step), so the global batch at a step is the same
+whatever the number of processes, and a run resumes from the step alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+
+import grain
+import jax
+import numpy as np
+from sklearn.model_selection import KFold
+
+from anatcl_jax.data.shards import ShardSet
+from anatcl_jax.data.volumes import center_crop
+from anatcl_jax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+
+def split_by_participant(participants: np.ndarray, fold: int, num_folds: int,
+                         seed: int) -> tuple[np.ndarray, np.ndarray]:
+  """Records to train on and records held out; all scans of a person fall on the same side.
+
+  Args:
+    participants: [records], the participant of each record.
+
+  Raises:
+    UserError: fewer participants than folds, or no such fold.
+  """
+  people = np.unique(participants)
+  if not 2 <= num_folds <= len(people):
+    raise UserError(f'num_folds {num_folds} must lie between 2 and the number of participants, '
+                    f'{len(people)}')
+  if not 0 <= fold < num_folds:
+    raise UserError(f'fold {fold} must lie between 0 and {num_folds - 1}')
+  folds = KFold(num_folds, shuffle=True, random_state=seed).split(people)
+  held_out = np.isin(participants, people[list(folds)[fold][1]])
+  return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch_order(records: int, seed: int, epoch: int) -> np.ndarray:
+  return np.random.default_rng([seed, epoch]).permutation(records)
+
+
+def records_of_step(records: np.ndarray, batch_size: int, seed: int, step: int) -> np.ndarray:
+  """Records of the global batch at a step (from 0); each epoch is a new permutation of `records`.
+
+  An epoch has len(records) // batch_size steps: a contrastive loss needs batches of one size, so
+  the few records left over sit an epoch out, others in each.
+  """
+  epoch, position = divmod(step, len(records) // batch_size)
+  order = _epoch_order(len(records), seed, epoch)
+  return records[order[position * batch_size:(position + 1) * batch_size]]
+
+
+def heldout_batches(records: np.ndarray, batch_size: int, devices: int) -> list[np.ndarray]:
+  """Batches of one size that cover the held-out records, the last ones overlapping.
+
+  Their size is that of training where there are enough records, since a contrastive loss grows with
+  the batch; fewer make one batch, rounded down to a multiple of the devices.
+  """
+  size = min(batch_size, len(records) // devices * devices)
+  if size < 2:
+    return []
+  starts = np.linspace(0, len(records) - size, -(-len(records) // size)).round().astype(int)
+  return [records[start:start + size] for start in starts]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+  """Reads a record with its labels: volume (float32), age and normalised morphometry."""
+
+  shards: ShardSet
+  morphometry: np.ndarray       # float32 [record, region, measure], normalised
+  crop: tuple[int, ...] | None
+
+  @functools.cached_property
+  def _ages(self) -> np.ndarray:
+    return self.shards.table['age'].to_numpy(np.float32)
+
+  def __call__(self, record: int) -> Batch:
+    volume, scale = self.shards.read_volume(int(record))
+    volume = center_crop(volume, self.crop).astype(np.float32)
+    if scale != 1:
+      volume *= np.float32(scale)
+    return {'volume': volume, 'age': self._ages[record], 'morphometry': self.morphometry[record]}
+
+  def batch(self, records: np.ndarray) -> Batch:
+    """This process's share of a batch, read in this thread."""
+    rows = [self(record) for record in np.split(records, jax.process_count())[jax.process_index()]]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Schedule:
+  """Grain's random access source: the records of a range of steps, this process's share of each."""
+
+  records: np.ndarray
+  batch_size: int
+  seed: int
+  steps: range
+  process: int
+  processes: int
+
+  @property
+  def local_size(self) -> int:
+    return self.batch_size // self.processes
+
+  def __len__(self) -> int:
+    return len(self.steps) * self.local_size
+
+  def __getitem__(self, item: int) -> int:
+    index, position = divmod(int(item), self.local_size)
+    batch = records_of_step(self.records, self.batch_size, self.seed, self.steps[index])
+    return int(batch[self.process * self.local_size + position])
+
+
+def train_batches(reader: Reader, records: np.ndarray, batch_size: int, seed: int, steps: range,
+                  threads: int = 4) -> Iterator[Batch]:
+  """This process's share of the batch of each step, read ahead by Grain's threads."""
+  schedule = _Schedule(records, batch_size, seed, steps, jax.process_index(), jax.process_count())
+  # Threads share the volumes of a batch, two batches ahead: enough to hide reading behind a step.
+  options = grain.ReadOptions(num_threads=threads,
+                              prefetch_buffer_size=max(threads, 2 * schedule.local_size))
+  dataset = grain.MapDataset.source(schedule).map(reader).to_iter_dataset(options)
+  return iter(dataset.batch(schedule.local_size))

@@ -1,0 +1,200 @@
+"""Writes a cohort as a shard set: atomic, resumable, one shard at a time, on several cores."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import json
+import multiprocessing
+import os
+import pathlib
+import shutil
+import sys
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
+
+import anatcl_jax
+from anatcl_jax.data import atlas as atlases
+from anatcl_jax.data import cohort as cohorts
+from anatcl_jax.data import shards
+from anatcl_jax.data.cohort import Cohort, Problem, Scan
+from anatcl_jax.data.morphometry import MEASURES
+from anatcl_jax.data.volumes import Grid, read_volume
+from anatcl_jax.errors import RunFailure, UserError
+from anatcl_jax.progress import progress_bar
+
+_SCANS_A_SHARD = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """What decides the bytes of the volumes."""
+
+  grid: Grid
+  dtype: str = 'float32'
+
+
+def write_shards(cohort: Cohort, recipe: Recipe, out: pathlib.Path, *, workers: int = 1,
+                 leave_out_bad: bool = False, progress: bool = True) -> shards.ShardSet:
+  """Writes `cohort` to `out`; shards that are there already and up to date are kept.
+
+  Everything is made in `<out>.partial` and renamed at the end. A run that was interrupted goes on
+  where it was; corrected labels rewrite no volume; an error of the user leaves nothing behind.
+
+  Raises:
+    UserError: `out` is something else, or scans can't be read and `leave_out_bad` is not set.
+  """
+  staging = out.with_name(out.name + '.partial')
+  previous = _previous_shards(out, recipe)
+  try:
+    staging.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(f'can\'t write {staging} ({error.strerror})') from None
+  blocks = [cohort.scans[i:i + _SCANS_A_SHARD] for i in range(0, len(cohort.scans), _SCANS_A_SHARD)]
+  made = []
+  with contextlib.ExitStack() as stack:
+    pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(
+        workers, multiprocessing.get_context('spawn'))) if workers > 1 else None
+    bar = stack.enter_context(progress_bar(len(cohort.scans), 'volumes', 'volumes', show=progress))
+    for i, block in enumerate(blocks):
+      name = f'volumes-{i:05d}-of-{len(blocks):05d}.array_record'
+      made.append(_kept_shard(staging, name, block, recipe, previous, out)
+                  or _write_shard(staging / name, block, recipe, pool, bar))
+      bar.update(len(block) - (bar.n - i * _SCANS_A_SHARD))
+  try:
+    unreadable = [Problem(*problem) for shard in made for problem in shard['left_out']]
+    bad = cohorts.settle(unreadable, len(cohort.scans), leave_out_bad)
+    cohort = cohort.select(lambda scan: scan.label not in bad)
+  except UserError:
+    shutil.rmtree(staging)
+    raise
+  _write_labels(staging, cohort, recipe, made)
+  _swap(staging, out)
+  return shards.open_shards(out)
+
+
+def _fingerprint(block: tuple[Scan, ...], recipe: Recipe) -> str:
+  """Changes when a volume of the shard or the way it is stored does."""
+  files = [(*scan.key, str(scan.path.resolve()), scan.path.stat().st_size,
+            scan.path.stat().st_mtime_ns) for scan in block]
+  described = json.dumps([files, dataclasses.asdict(recipe), shards.SCHEMA_VERSION])
+  return hashlib.sha256(described.encode()).hexdigest()
+
+
+def _previous_shards(out: pathlib.Path, recipe: Recipe) -> dict[str, dict]:
+  """Shards of an earlier run at `out`, by fingerprint."""
+  if not out.exists():
+    return {}
+  if not out.is_dir() or (any(out.iterdir()) and not (out / 'dataset.json').is_file()):
+    raise UserError(f'{out} exists and is no shard set; choose another --out')
+  if not any(out.iterdir()):
+    return {}
+  info = shards.open_shards(out).info
+  grid = Grid.of(info['grid']['shape'], info['grid']['affine'])
+  if not grid.matches(recipe.grid) or info['dtype'] != recipe.dtype:
+    raise UserError(f'{out} holds shards of {info["dtype"]} on {grid}, not of {recipe.dtype} on '
+                    f'{recipe.grid}; choose another --out or remove it')
+  return {shard['fingerprint']: shard for shard in info['shards']}
+
+
+def _kept_shard(staging: pathlib.Path, name: str, block, recipe: Recipe, previous: dict,
+                out: pathlib.Path) -> dict | None:
+  """The entry of a shard that needs no writing: finished before an interruption, or in `out`."""
+  fingerprint = _fingerprint(block, recipe)
+  entry_file = staging / f'{name}.json'
+  if entry_file.is_file():
+    entry = json.loads(entry_file.read_text())
+    if entry['fingerprint'] == fingerprint and (staging / name).is_file():
+      return entry
+  if fingerprint not in previous:
+    return None
+  entry = previous[fingerprint] | {'file': name}
+  source, target = out / previous[fingerprint]['file'], staging / name
+  target.unlink(missing_ok=True)
+  try:
+    os.link(source, target)
+  except OSError:  # some network file systems have no hard links
+    shutil.copyfile(source, target)
+  return entry
+
+
+def _write_shard(path: pathlib.Path, block: tuple[Scan, ...], recipe: Recipe, pool, bar) -> dict:
+  """Writes one shard under a temporary name, then its entry, and returns the entry."""
+  temporary = path.with_name(path.name + '.writing')
+  digests, left_out, statistics = 0, [], []
+  encoded = (pool.map if pool else map)(_encode, block, [recipe] * len(block))
+  try:
+    # Groups of one record: any record is read without decompressing its neighbours.
+    writer = ArrayRecordWriter(str(temporary), 'group_size:1')
+    for scan, (record, figures, why) in zip(block, encoded):
+      if why:
+        left_out.append((scan.label, why))
+      else:
+        writer.write(record)
+        statistics.append(figures)
+      bar.update()
+    writer.close()
+    with temporary.open('rb') as file:
+      digest = hashlib.file_digest(file, 'sha256').hexdigest()
+    os.replace(temporary, path)
+  except (OSError, RuntimeError) as error:
+    raise RunFailure(f'could not write {path} ({str(error)[:200]}); make room and run the same '
+                     'command again, it goes on from here') from None
+  low, high, error = np.array(statistics).T if statistics else ((0,), (0,), (0,))
+  entry = {'file': path.name, 'records': len(statistics), 'sha256': digest,
+           'bytes': path.stat().st_size, 'lowest': float(min(low)), 'highest': float(max(high)),
+           'largest_error': float(max(error)), 'left_out': left_out,
+           'fingerprint': _fingerprint(block, recipe)}
+  path.with_name(path.name + '.json').write_text(json.dumps(entry))
+  return entry
+
+
+def _encode(scan: Scan, recipe: Recipe) -> tuple[bytes, tuple[float, ...], str | None]:
+  """A record, (lowest, highest, largest rounding error), and why there is none."""
+  try:
+    volume = read_volume(scan.path, recipe.grid)
+    record = shards.encode_record(*scan.key, volume, recipe.dtype)
+  except UserError as error:
+    return b'', (), f'can\'t be read: {error}'
+  _, _, stored, scale = shards.decode_record(record)
+  error = np.abs(stored.astype(np.float32) * np.float32(scale) - volume).max()
+  return record, (float(volume.min()), float(volume.max()), float(error)), None
+
+
+def _write_labels(staging: pathlib.Path, cohort: Cohort, recipe: Recipe, made: list[dict]) -> None:
+  info = {
+      'schema_version': shards.SCHEMA_VERSION,
+      'synthetic': cohort.synthetic,
+      'grid': dataclasses.asdict(recipe.grid) | {'axes': 'RAS'},
+      'dtype': recipe.dtype,
+      'atlas': cohort.atlas,
+      'regions': atlases.regions(cohort.atlas),
+      'measures': [{'name': m, 'unit': MEASURES[m].unit} for m in cohort.measures],
+      'shards': made,
+      'sources': cohort.sources,
+      'made_by': {'program': 'anatcl_jax', 'version': anatcl_jax.__version__,
+                  'command': ' '.join(sys.argv),
+                  'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')},
+  }
+  cohort.table.to_csv(staging / 'participants.tsv', sep='\t', index=False, na_rep='n/a')
+  np.save(staging / 'morphometry.npy', cohort.morphometry)
+  (staging / 'dataset.json').write_text(json.dumps(info, indent=1) + '\n')
+
+
+def _swap(staging: pathlib.Path, out: pathlib.Path) -> None:
+  """Puts the finished set in place of `out`; files of an abandoned plan do not come along."""
+  info = json.loads((staging / 'dataset.json').read_text())
+  wanted = {'dataset.json', 'participants.tsv', 'morphometry.npy',
+            *(shard['file'] for shard in info['shards'])}
+  for path in staging.iterdir():
+    if path.name not in wanted:
+      path.unlink()
+  old = out.with_name(out.name + '.old')
+  if out.exists():
+    os.replace(out, old)
+  os.replace(staging, out)
+  shutil.rmtree(old, ignore_errors=True)

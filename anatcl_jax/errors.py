@@ -1,0 +1,45 @@
+"""Errors for the user, and how a command turns them into one line and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import sys
+from collections.abc import Iterable, Iterator
+
+
+class UserError(Exception):
+  """Wrong use or wrong input: the text names the culprit and the remedy; exit code 2."""
+
+  exit_code = 2
+
+
+class RunFailure(UserError):
+  """A run that started well and failed, such as a loss that is not finite; exit code 1."""
+
+  exit_code = 1
+
+
+def listed(names: list[str], most: int = 5) -> str:
+  """The first names of a list and how many more there are: `a, b and 3 more`."""
+  shown = ', '.join(names[:most])
+  return f'{shown} and {len(names) - most} more' if len(names) > most else shown
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[None]:
+  """Ends the process with one line `error: ...` on stderr where the body raises a UserError."""
+  try:
+    yield
+  except UserError as error:
+    print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+    sys.exit(error.exit_code)
+
+
+def check_name(name: str, valid: Iterable[str], kind: str) -> None:
+  """Raises UserError, with the nearest valid name and all of them, where `name` is none of them."""
+  names = list(valid)
+  if name not in names:
+    nearest, = difflib.get_close_matches(str(name), names, n=1, cutoff=0)
+    raise UserError(f'unknown {kind} {name!r}: did you mean {nearest!r}? '
+                    f'Valid: {", ".join(names)}')

@@ -1,0 +1,94 @@
+"""3-D residual networks, the encoders of the published AnatCL.
+
+Parameters are named as in the released weights: `encoder.layer2.0.bn1.weight` there is
+`layer2_0/bn1/scale` here, and `downsample.0` and `.1` are `downsample_conv` and `downsample_bn`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from anatcl_jax.models.convolution import Conv3d, max_pool3d
+from anatcl_jax.models.normalization import BatchNorm
+
+
+def _shortcut(block: nn.Module, x: jax.Array, channels: int, train: bool) -> jax.Array:
+  """The input of a block, projected where the block changes its size or number of channels."""
+  if block.stride == 1 and x.shape[-1] == channels:
+    return x
+  x = block.conv(channels, 1, block.stride, name='downsample_conv')(x)
+  return block.norm(name='downsample_bn')(x, train)
+
+
+class BasicBlock(nn.Module):
+  """Two 3^3 convolutions around a shortcut (He et al. 2016); x[N,X,Y,Z,C] to `width` channels."""
+
+  width: int
+  stride: int
+  conv: Callable[..., nn.Module]
+  norm: Callable[..., nn.Module]
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    y = self.conv(self.width, 3, self.stride, name='conv1')(x)
+    y = nn.relu(self.norm(name='bn1')(y, train))
+    y = self.conv(self.width, 3, name='conv2')(y)
+    y = self.norm(name='bn2')(y, train)
+    return nn.relu(y + _shortcut(self, x, self.width, train))
+
+
+class Bottleneck(nn.Module):
+  """1^3, 3^3 (which strides) and 1^3 convolutions around a shortcut; to 4 x `width` channels."""
+
+  width: int
+  stride: int
+  conv: Callable[..., nn.Module]
+  norm: Callable[..., nn.Module]
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    channels = 4 * self.width
+    y = self.conv(self.width, 1, name='conv1')(x)
+    y = nn.relu(self.norm(name='bn1')(y, train))
+    y = self.conv(self.width, 3, self.stride, name='conv2')(y)
+    y = nn.relu(self.norm(name='bn2')(y, train))
+    y = self.conv(channels, 1, name='conv3')(y)
+    y = self.norm(name='bn3')(y, train)
+    return nn.relu(y + _shortcut(self, x, channels, train))
+
+
+class ResNet3D(nn.Module):
+  """Residual encoder of volumes x[N, X, Y, Z, 1] to float32 features [N, F], as released.
+
+  F is the last stage's width, doubled from stage to stage, times 4 with Bottleneck blocks. Any grid
+  does. In training the collection `batch_stats` is mutable and normalisation uses the batch,
+  over the devices of `axis_name` if given. Parameters and statistics are float32 and `dtype` is
+  what convolutions compute in.
+  """
+
+  stage_sizes: tuple[int, ...]
+  block: type[nn.Module] = BasicBlock
+  width: int = 64
+  stem_kernel: int = 7
+  dtype: Any = jnp.float32
+  axis_name: str | tuple[str, ...] | None = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    conv = functools.partial(Conv3d, dtype=self.dtype)
+    norm = functools.partial(BatchNorm, dtype=self.dtype, axis_name=self.axis_name)
+    x = conv(self.width, self.stem_kernel, 2, name='conv1')(x)
+    x = nn.relu(norm(name='bn1')(x, train))
+    x = max_pool3d(x)
+    for stage, size in enumerate(self.stage_sizes):
+      for index in range(size):
+        stride = 2 if stage > 0 and index == 0 else 1
+        x = self.block(self.width * 2**stage, stride, conv, norm,
+                       name=f'layer{stage + 1}_{index}')(x, train)
+    return x.mean((1, 2, 3), dtype=jnp.float32)

@@ -1,0 +1,65 @@
+"""Devices as one named axis, and a per-device function mapped over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from anatcl_jax.errors import UserError, check_name
+
+AXIS = 'batch'
+MAPPERS = ('jit', 'pmap')
+
+
+def make_mesh(batch_size: int) -> jax.sharding.Mesh:
+  """All devices of all processes along the axis `batch`.
+
+  Raises:
+    UserError: the global batch does not divide over them.
+  """
+  devices = jax.device_count()
+  if batch_size % devices:
+    nearest = max(devices, round(batch_size / devices) * devices)
+    raise UserError(f'batch_size {batch_size} does not divide over {devices} devices; '
+                    f'try {nearest}')
+  return jax.make_mesh((devices,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def map_over_devices(function: Callable[..., Any], mesh: jax.sharding.Mesh, mapper: str = 'jit',
+                     donate_state: bool = False) -> Callable[..., Any]:
+  """Compiles a per-device function(state, batch) for a replicated state and a sharded batch.
+
+  `function` runs on every device with its share of the batch's rows, may use collectives over
+  AXIS, and returns values that are the same on every device.
+
+  Raises:
+    UserError: no such mapper.
+  """
+  check_name(mapper, MAPPERS, 'mapper')
+  if mapper == 'pmap':
+    mapped = jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), out_axes=None,
+                      devices=list(mesh.devices.flat))
+    local = len(mesh.local_devices)
+    split = lambda x: x.reshape(local, x.shape[0] // local, *x.shape[1:])
+    return lambda state, batch: mapped(state, jax.tree.map(split, batch))
+  # check_vma=False: collectives differentiate as they do under pmap, so that one way of averaging
+  # gradients (step.py) serves both mappers.
+  mapped = jax.shard_map(function, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+                         out_specs=PartitionSpec(), check_vma=False)
+  return jax.jit(mapped, donate_argnums=0 if donate_state else ())
+
+
+def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+  """The same values on every device."""
+  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def shard_rows(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+  """This process's rows of the global batch, spread over its devices."""
+  sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+  return {name: jax.make_array_from_process_local_data(sharding, rows)
+          for name, rows in batch.items()}

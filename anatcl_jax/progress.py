@@ -1,0 +1,14 @@
+"""Progress bars: live on a terminal, a line now and then in a log file."""
+
+from __future__ import annotations
+
+import sys
+
+import tqdm
+
+
+def progress_bar(total: int, description: str, unit: str, initial: int = 0,
+                 show: bool = True) -> tqdm.tqdm:
+  """A bar on stderr with rate and remaining time; use as a context manager."""
+  return tqdm.tqdm(total=total, initial=initial, desc=description, unit=f' {unit}', disable=not show,
+                   mininterval=0.5 if sys.stderr.isatty() else 20, dynamic_ncols=True)

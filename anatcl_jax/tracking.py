@@ -1,0 +1,100 @@
+"""What a run tells: metrics.jsonl, TensorBoard events, and a progress line."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import sys
+import time
+
+import numpy as np
+import tensorboardX
+import tqdm
+
+from anatcl_jax.progress import progress_bar
+
+
+class MetricsLog:
+  """Writes one row a step to metrics.jsonl and TensorBoard; use as a context manager.
+
+  Rows after `resume_step` come from steps that will be taken again, and are removed on opening.
+  """
+
+  def __init__(self, workdir: pathlib.Path, resume_step: int = 0):
+    self.path = workdir / 'metrics.jsonl'
+    kept = [row for row in read_metrics(workdir) if row['step'] <= resume_step]
+    temporary = self.path.with_suffix('.writing')
+    temporary.write_text(''.join(json.dumps(row) + '\n' for row in kept))
+    os.replace(temporary, self.path)
+    self._file = self.path.open('a')
+    self._events = tensorboardX.SummaryWriter(
+        str(workdir / 'tensorboard'), purge_step=resume_step + 1 if resume_step else None)
+
+  def write(self, step: int, epoch: int, metrics: dict[str, float]) -> None:
+    row = {'step': step, 'epoch': epoch, **{name: float(v) for name, v in metrics.items()}}
+    self._file.write(json.dumps(row) + '\n')
+    self._file.flush()
+    for name, value in metrics.items():
+      self._events.add_scalar(name, float(value), step)
+
+  def __enter__(self) -> MetricsLog:
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._file.close()
+    self._events.close()
+
+
+def read_metrics(workdir: pathlib.Path) -> list[dict]:
+  """Rows of metrics.jsonl, in order; a last line that was cut off is passed over."""
+  try:
+    lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  except FileNotFoundError:
+    return []
+  rows = []
+  for line in lines:
+    try:
+      rows.append(json.loads(line))
+    except ValueError:  # the process died while writing it
+      break
+  return rows
+
+
+class Progress:
+  """A bar with subjects/s and ETA on a terminal, lines elsewhere; collects metrics between rows."""
+
+  def __init__(self, first_step: int, last_step: int, batch_size: int):
+    self._batch_size = batch_size
+    self._since_row: list[dict[str, float]] = []
+    self._row_time = time.monotonic()
+    self._bar = progress_bar(last_step * batch_size, 'train', 'subjects',
+                             initial=first_step * batch_size)
+
+  def advance(self, metrics: dict[str, float]) -> None:
+    """One more step is done."""
+    self._since_row.append(metrics)
+    self._bar.set_postfix_str(f'loss {metrics["loss"]:.4f}', refresh=False)
+    self._bar.update(self._batch_size)
+
+  def take_row(self) -> dict[str, float]:
+    """The mean of each metric since the last call, and the subjects a second."""
+    rows, now = self._since_row, time.monotonic()
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    rate = len(rows) * self._batch_size / (now - self._row_time)
+    self._since_row, self._row_time = [], now
+    return means | {'subjects_per_second': rate}
+
+  def say(self, where: str, row: dict[str, float]) -> None:
+    """A line that stays, above the bar."""
+    heldout = f', held out {row["heldout/loss"]:.4f}' if 'heldout/loss' in row else ''
+    remaining = (self._bar.total - self._bar.n) / row['subjects_per_second']
+    tqdm.tqdm.write(f'{where}: loss {row["loss"]:.4f}{heldout}, '
+                    f'{row["subjects_per_second"]:.1f} subjects/s, '
+                    f'{tqdm.tqdm.format_interval(remaining)} left', file=sys.stderr)
+
+  def __enter__(self) -> Progress:
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._bar.close()

@@ -1,0 +1,185 @@
+"""Pretraining, readable from top to bottom: data, model, state, loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import pathlib
+import sys
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from anatcl_jax import kernels, models, optim, parallel, prepare, report, step, tracking
+from anatcl_jax.checkpoint import Checkpoints, check_config
+from anatcl_jax.config import check_values, crop_sizes, measure_names
+from anatcl_jax.data import pipeline, shards
+from anatcl_jax.data.phantom import PhantomSettings
+from anatcl_jax.errors import RunFailure, UserError, listed
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """What is compiled for a run: functions of the state and a batch over all devices."""
+
+  init: Callable[[jax.Array, tuple[int, ...]], step.TrainState]
+  train_step: Callable[[step.TrainState, step.Batch], tuple[step.TrainState, step.Metrics]]
+  eval_step: Callable[[step.TrainState, step.Batch], step.Metrics]
+  learning_rate: Callable[[int], jax.Array]
+
+
+def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Trains to config.epochs, or goes on with the run that is in `workdir`.
+
+  Raises:
+    UserError: config, data or workdir do not go together.
+    RunFailure: the loss is not finite; the text names the step and the subjects.
+  """
+  check_values(config)
+  mesh = parallel.make_mesh(config.batch_size)
+  print(f'config:\n{config}', file=sys.stderr)
+
+  # ---- Data: shards, the fold held out, batches a step ------------------------------------------
+  data = _open_data(config)
+  measures = _select_measures(config, data)
+  train_records, heldout_records = pipeline.split_by_participant(
+      data.table['participant_id'].to_numpy(), config.fold, config.num_folds, config.seed)
+  steps_per_epoch = len(train_records) // config.batch_size
+  if not steps_per_epoch:
+    raise UserError(f'batch_size {config.batch_size} is more than the {len(train_records)} scans '
+                    f'to train on in {config.data_dir}; choose a smaller one')
+  program = _compile(config, mesh, steps_per_epoch)
+  check_config(workdir, config.to_dict())
+
+  with Checkpoints(workdir, config.keep_checkpoints) as checkpoints:
+    # ---- State: fresh, or from the latest checkpoint --------------------------------------------
+    how = config.loss.terms.anatomy.normalization
+    statistics = kernels.fit_morphometry(measures[train_records], how)
+    crop = crop_sizes(config.crop)
+    state = program.init(jax.random.key(config.seed), data.volume_shape(crop))
+    state = parallel.replicate(state, mesh)
+    if checkpoints.latest_step is not None:
+      state, statistics = checkpoints.restore(state)
+    reader = pipeline.Reader(data, kernels.normalize_morphometry(measures, how, statistics), crop)
+    heldout = pipeline.heldout_batches(heldout_records, config.batch_size, mesh.size)
+    first, last = int(state.step), config.epochs * steps_per_epoch
+    _describe(config, data, (train_records, heldout_records), state, mesh, first, last)
+
+    # ---- Loop -----------------------------------------------------------------------------------
+    batches = pipeline.train_batches(reader, train_records, config.batch_size, config.seed,
+                                     range(first, last), config.reader_threads)
+    with (tracking.MetricsLog(workdir, first) as log,
+          tracking.Progress(first, last, config.batch_size) as progress):
+      upcoming = _to_devices(batches, mesh)
+      for done in range(first + 1, last + 1):
+        state, metrics = program.train_step(state, upcoming)
+        upcoming = _to_devices(batches, mesh)   # read and sent while the step runs
+        metrics = jax.device_get(metrics)
+        if not math.isfinite(metrics['loss']):
+          _stop_not_finite(metrics, data, pipeline.records_of_step(
+              train_records, config.batch_size, config.seed, done - 1), done)
+        progress.advance(metrics)
+
+        epoch, rest = divmod(done, steps_per_epoch)
+        ends_epoch = not rest
+        if done == 1 or ends_epoch or done % config.log_every_steps == 0:
+          row = progress.take_row() | {'learning_rate': program.learning_rate(done - 1)}
+          if done in (1, last) or (ends_epoch and epoch % config.heldout_every_epochs == 0):
+            row |= _evaluate(program, state, reader, heldout, mesh)
+          log.write(done, epoch + (not ends_epoch), row)
+          if ends_epoch:
+            progress.say(f'epoch {epoch}/{config.epochs}', row)
+        if done == last or (ends_epoch and epoch % config.checkpoint_every_epochs == 0):
+          checkpoints.save(state, statistics)
+
+  picture = report.training_curves(workdir, data.synthetic)
+  print(f'results: {workdir} (checkpoints/, metrics.jsonl, tensorboard/, {picture.name})')
+
+
+def _compile(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh,
+             steps_per_epoch: int) -> Program:
+  dtype = jnp.dtype(config.precision)
+  encoder = models.get_encoder(config.encoder, dtype=dtype, axis_name=parallel.AXIS)
+  head = models.get_head(config.head, config.feature_dim, dtype=dtype)
+  schedule = optim.step_schedule(config.learning_rate, config.decay, config.decay_epochs,
+                                 steps_per_epoch)
+  optimizer = optim.adam_with_l2(schedule, config.weight_decay)
+  train_step = step.make_train_step(encoder, head, optimizer, config.loss, config.views,
+                                    parallel.AXIS)
+  eval_step = step.make_eval_step(encoder, head, config.loss, config.views, parallel.AXIS)
+  return Program(
+      functools.partial(step.init_state, encoder, head, optimizer),
+      parallel.map_over_devices(train_step, mesh, config.mapper, donate_state=True),
+      parallel.map_over_devices(eval_step, mesh, config.mapper),
+      schedule)
+
+
+def _open_data(config: ml_collections.ConfigDict) -> shards.ShardSet:
+  """The shards of config.data_dir; a config with `phantom` makes synthetic ones where none are."""
+  directory = pathlib.Path(config.data_dir)
+  if 'phantom' not in config:
+    return shards.open_shards(directory)
+  settings = PhantomSettings(**config.phantom)
+  return prepare.make_phantom_shards(settings, directory)
+
+
+def _select_measures(config: ml_collections.ConfigDict, data: shards.ShardSet) -> np.ndarray:
+  """Morphometry of the config's measures, float32 [record, region, measure]."""
+  anatomy = config.loss.terms.anatomy
+  if not anatomy.weight:
+    return np.zeros((len(data), 1, 1), np.float32)
+  if data.info['atlas'] != config.atlas:
+    raise UserError(f'{data.directory} has the {data.info["atlas"]} atlas, the config asks for '
+                    f'{config.atlas}: choose with --config=...:atlas={data.info["atlas"]}')
+  names = measure_names(config.measures, data.measures)
+  measures = data.select_measures(names)
+  if anatomy.descriptor == 'local' and len(names) == 1:
+    raise UserError(f'the local descriptor of one measure ({names[0]}) is the same for all '
+                    'subjects; give more measures, or variant=global')
+  return measures
+
+
+def _to_devices(batches: Iterator[pipeline.Batch], mesh: jax.sharding.Mesh) -> step.Batch | None:
+  batch = next(batches, None)
+  return None if batch is None else parallel.shard_rows(batch, mesh)
+
+
+def _evaluate(program: Program, state: step.TrainState, reader: pipeline.Reader,
+              batches: list[np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, float]:
+  """The mean of each metric over the held-out batches, its name prefixed by heldout/."""
+  rows = [program.eval_step(state, parallel.shard_rows(reader.batch(records), mesh))
+          for records in batches]
+  return {f'heldout/{name}': float(np.mean([row[name] for row in rows]))
+          for name in (rows[0] if rows else ())}
+
+
+def _stop_not_finite(metrics: step.Metrics, data: shards.ShardSet, records: np.ndarray,
+                     done: int) -> None:
+  labels = [data.label(record) for record in records]
+  raise RunFailure(f'the loss is {metrics["loss"]} at step {done}; the subjects of its batch are '
+                   f'{listed(labels, len(labels))}. Look at their volumes, lower the learning rate '
+                   'or raise loss.temperature; the last checkpoint is sound')
+
+
+def _describe(config: ml_collections.ConfigDict, data: shards.ShardSet,
+              records: tuple[np.ndarray, np.ndarray], state: step.TrainState,
+              mesh: jax.sharding.Mesh, first: int, last: int) -> None:
+  """A few lines before the first step: what is trained on what, from where to where."""
+  count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+  train_records, heldout_records = records
+  lines = [f'data: {data.directory}: {"SYNTHETIC, " if data.synthetic else ""}'
+           f'{len(train_records)} scans to train on, {len(heldout_records)} held out (fold '
+           f'{config.fold} of {config.num_folds}, by participant), {data.grid}',
+           f'model: {config.encoder} with {config.head} head, {count:,} parameters, '
+           f'{config.precision}, on {mesh.size} {jax.devices()[0].platform} device'
+           f'{"s" if mesh.size > 1 else ""}',
+           f'steps: {first} done of {last}'
+           + ('; nothing is left to do' if first >= last else '')]
+  if len(heldout_records) < config.batch_size:
+    lines.append(f'note: held-out batches have {len(heldout_records) // mesh.size * mesh.size} '
+                 f'scans, those of training {config.batch_size}: the two losses do not compare')
+  print('\n'.join(lines), file=sys.stderr)

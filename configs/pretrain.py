@@ -1,0 +1,83 @@
+"""Pretraining an AnatCL encoder; without arguments, the published recipe (arXiv 2408.07079).
+
+Arguments follow a colon, joined by commas:
+
+    configs/pretrain.py:demo                            small, synthetic, minutes on a laptop
+    configs/pretrain.py:variant=local,encoder=resnet50
+
+    demo                    the digital cohort (SYNTHETIC subjects) and a tiny encoder
+    variant=global|local    which anatomical descriptor
+    measures=...            joined by +, or all; default thickness+volume+area
+    atlas=desikan           cortical atlas of the shards
+    encoder=...             resnet18 (default), resnet34, resnet50, resnet101, tiny
+"""
+
+from ml_collections import ConfigDict
+
+from anatcl_jax.config import parse_arguments
+
+
+def get_config(arguments=None):
+  chosen = parse_arguments(arguments, demo=False, variant='global',
+                           measures='thickness+volume+area', atlas='desikan', encoder='resnet18')
+  config = ConfigDict()
+
+  # Data
+  config.data_dir = 'data/openbhb'     # shards, made by `python -m anatcl_jax.prepare`
+  config.crop = '121,128,121'          # most voxels along each axis, cut about the centre; or none
+  config.measures = chosen.measures
+  config.atlas = chosen.atlas
+  config.num_folds = 5                 # by participant
+  config.fold = 0                      # the one held out
+  config.reader_threads = 4
+
+  # Model
+  config.encoder = chosen.encoder
+  config.head = 'mlp'                  # 512-512-128 on ResNet-18
+  config.feature_dim = 128
+  config.precision = 'bfloat16'        # of compute; parameters, statistics and loss are float32
+
+  # Objective
+  config.views = 2
+  config.augment = 'none'              # published: two identical views
+  config.loss = ConfigDict()
+  config.loss.method = 'yaware'
+  config.loss.temperature = 0.1
+  config.loss.base_temperature = 0.07  # the loss is scaled by temperature / base_temperature
+  config.loss.terms = ConfigDict({
+      'age': {'weight': 1.0, 'kernel': 'rbf', 'sigma': 2.0},
+      # Which minimum and maximum the published normalisation takes is not known; see docs.
+      'anatomy': {'weight': 1.0, 'descriptor': chosen.variant,
+                  'normalization': 'minmax_region'}})
+
+  # Optimisation
+  config.epochs = 300
+  config.batch_size = 32               # of all devices together
+  config.learning_rate = 1e-4
+  config.decay = 0.9                   # the learning rate is multiplied by it ...
+  config.decay_epochs = 10             # ... every so many epochs
+  config.weight_decay = 5e-5           # L2, added to the gradient (Adam, not AdamW)
+  config.seed = 0
+
+  # Running
+  config.mapper = 'jit'                # or pmap
+  config.log_every_steps = 50
+  config.heldout_every_epochs = 1
+  config.checkpoint_every_epochs = 1
+  config.keep_checkpoints = 3
+
+  if chosen.demo:
+    config.update(demo_changes(chosen.encoder))
+  return config
+
+
+def demo_changes(encoder):
+  """What the demo changes: SYNTHETIC subjects, and a size for two CPU cores."""
+  return {
+      'data_dir': 'data/phantom-demo',
+      'phantom': {'subjects': 240, 'seed': 0, 'spacing': 5.0, 'sites': 3},
+      'encoder': 'tiny' if encoder == 'resnet18' else encoder,
+      'precision': 'float32',
+      'epochs': 30,
+      'learning_rate': 1e-3,
+  }

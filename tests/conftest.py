@@ -1,0 +1,37 @@
+"""Eight simulated devices, and a small synthetic cohort that the tests share."""
+
+from __future__ import annotations
+
+import pathlib
+
+import jax
+import pytest
+
+jax.config.update('jax_num_cpu_devices', 8)
+
+from anatcl_jax.data import bids, phantom  # noqa: E402
+from anatcl_jax.prepare import make_shards  # noqa: E402
+
+AOMIC = pathlib.Path(__file__).parents[2] / 'shared' / 'data' / 'aomic-piop2'
+
+
+@pytest.fixture(scope='session')
+def cohort(tmp_path_factory) -> phantom.CohortPaths:
+  """Twenty SYNTHETIC subjects at 12 mm, on disk as a real cohort is."""
+  directory = tmp_path_factory.mktemp('cohort') / 'synthetic'
+  settings = phantom.PhantomSettings(subjects=20, seed=3, spacing=12)
+  return phantom.write_cohort(directory, settings, progress=False)
+
+
+@pytest.fixture(scope='session')
+def shard_set(cohort, tmp_path_factory):
+  read = bids.read_cohort(cohort.volumes, cohort.participants, list(cohort.morphometry))
+  return make_shards(read, tmp_path_factory.mktemp('shards') / 'synthetic')
+
+
+@pytest.fixture(scope='session')
+def aomic() -> pathlib.Path:
+  """Ten real subjects; tests of them skip where the data are not at hand."""
+  if not AOMIC.is_dir():
+    pytest.skip(f'{AOMIC} is not here')
+  return AOMIC
