@@ -7,7 +7,7 @@ from typing import Any
 
 import ml_collections
 
-from anatcl_jax import parallel
+from anatcl_jax import kernels, losses, models, parallel
 from anatcl_jax.data.morphometry import MEASURES
 from anatcl_jax.errors import UserError, check_name
 
@@ -74,14 +74,23 @@ def measure_names(text: str, available: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def check_values(config: ml_collections.ConfigDict) -> None:
-  """Stops values that no run can have; names of encoders and kernels are checked where used.
+  """Stops names and values that no run can have.
 
   Raises:
     UserError: the first such value, with what it must be.
   """
-  check_name(config.precision, PRECISIONS, 'precision')
-  check_name(config.mapper, parallel.MAPPERS, 'mapper')
-  check_name(config.augment, AUGMENTATIONS, 'augment')
+  age, anatomy = config.loss.terms.age, config.loss.terms.anatomy
+  for name, valid, kind in (
+      (config.encoder, models.encoder_names(), 'encoder'),
+      (config.head, models.HEADS, 'projection head'),
+      (config.precision, PRECISIONS, 'precision'),
+      (config.mapper, parallel.MAPPERS, 'mapper'),
+      (config.augment, AUGMENTATIONS, 'augment'),
+      (config.loss.method, losses.METHODS, 'loss method'),
+      (age.kernel, kernels.AGE_KERNELS, 'age kernel'),
+      (anatomy.descriptor, kernels.DESCRIPTORS, 'anatomical descriptor'),
+      (anatomy.normalization, kernels.NORMALIZATIONS, 'normalisation of morphometry')):
+    check_name(name, valid, kind)
   crop_sizes(config.crop)
   for key, least in (('epochs', 1), ('batch_size', 2), ('views', 1), ('seed', 0),
                      ('decay_epochs', 1), ('feature_dim', 1), ('keep_checkpoints', 1),
@@ -91,7 +100,7 @@ def check_values(config: ml_collections.ConfigDict) -> None:
       raise UserError(f'config.{key} is {config[key]}, must be at least {least}')
   positive = {'learning_rate': config.learning_rate, 'loss.temperature': config.loss.temperature,
               'loss.base_temperature': config.loss.base_temperature,
-              'loss.terms.age.sigma': config.loss.terms.age.sigma}
+              'loss.terms.age.sigma': age.sigma}
   for key, value in positive.items():
     if not value > 0:
       raise UserError(f'config.{key} is {value}, must be above 0')

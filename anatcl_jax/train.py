@@ -67,7 +67,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     reader = pipeline.Reader(data, kernels.normalize_morphometry(measures, how, statistics), crop)
     heldout = pipeline.heldout_batches(heldout_records, config.batch_size, mesh.size)
     first, last = int(state.step), config.epochs * steps_per_epoch
-    _describe(config, data, (train_records, heldout_records), state, mesh, first, last)
+    _describe(config, data, (train_records, heldout_records), heldout, state, mesh, first, last)
 
     # ---- Loop -----------------------------------------------------------------------------------
     batches = pipeline.train_batches(reader, train_records, config.batch_size, config.seed,
@@ -123,8 +123,13 @@ def _open_data(config: ml_collections.ConfigDict) -> shards.ShardSet:
   directory = pathlib.Path(config.data_dir)
   if 'phantom' not in config:
     return shards.open_shards(directory)
-  settings = PhantomSettings(**config.phantom)
-  return prepare.make_phantom_shards(settings, directory)
+  if not (directory / 'dataset.json').is_file():
+    prepare.make_phantom_shards(PhantomSettings(**config.phantom), directory)
+  data = shards.open_shards(directory)
+  if data.info['sources'].get('phantom') != dataclasses.asdict(PhantomSettings(**config.phantom)):
+    raise UserError(f'{directory} was not made with config.phantom {config.phantom.to_dict()}; '
+                    'choose another data_dir or remove it')
+  return data
 
 
 def _select_measures(config: ml_collections.ConfigDict, data: shards.ShardSet) -> np.ndarray:
@@ -166,8 +171,8 @@ def _stop_not_finite(metrics: step.Metrics, data: shards.ShardSet, records: np.n
 
 
 def _describe(config: ml_collections.ConfigDict, data: shards.ShardSet,
-              records: tuple[np.ndarray, np.ndarray], state: step.TrainState,
-              mesh: jax.sharding.Mesh, first: int, last: int) -> None:
+              records: tuple[np.ndarray, np.ndarray], heldout: list[np.ndarray],
+              state: step.TrainState, mesh: jax.sharding.Mesh, first: int, last: int) -> None:
   """A few lines before the first step: what is trained on what, from where to where."""
   count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
   train_records, heldout_records = records
@@ -179,7 +184,10 @@ def _describe(config: ml_collections.ConfigDict, data: shards.ShardSet,
            f'{"s" if mesh.size > 1 else ""}',
            f'steps: {first} done of {last}'
            + ('; nothing is left to do' if first >= last else '')]
-  if len(heldout_records) < config.batch_size:
-    lines.append(f'note: held-out batches have {len(heldout_records) // mesh.size * mesh.size} '
-                 f'scans, those of training {config.batch_size}: the two losses do not compare')
+  if not heldout:
+    lines.append(f'note: {len(heldout_records)} scans are too few for a held-out loss on '
+                 f'{mesh.size} devices')
+  elif len(heldout[0]) < config.batch_size:
+    lines.append(f'note: held-out batches have {len(heldout[0])} scans, those of training '
+                 f'{config.batch_size}: the two losses do not compare')
   print('\n'.join(lines), file=sys.stderr)

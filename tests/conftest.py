@@ -10,7 +10,7 @@ import pytest
 jax.config.update('jax_num_cpu_devices', 8)
 
 from anatcl_jax.data import bids, phantom  # noqa: E402
-from anatcl_jax.prepare import make_shards  # noqa: E402
+from anatcl_jax.prepare import make_phantom_shards, make_shards  # noqa: E402
 
 AOMIC = pathlib.Path(__file__).parents[2] / 'shared' / 'data' / 'aomic-piop2'
 
@@ -27,6 +27,13 @@ def cohort(tmp_path_factory) -> phantom.CohortPaths:
 def shard_set(cohort, tmp_path_factory):
   read = bids.read_cohort(cohort.volumes, cohort.participants, list(cohort.morphometry))
   return make_shards(read, tmp_path_factory.mktemp('shards') / 'synthetic')
+
+
+@pytest.fixture(scope='session')
+def training_set(tmp_path_factory):
+  """Forty SYNTHETIC subjects: enough to train on and to hold out on eight devices."""
+  settings = phantom.PhantomSettings(subjects=40, seed=1, spacing=12)
+  return make_phantom_shards(settings, tmp_path_factory.mktemp('shards') / 'training', workers=1)
 
 
 @pytest.fixture(scope='session')

@@ -146,7 +146,8 @@ def _check_volume_ratio(morphometry: Morphometry) -> None:
     return
   thickness, area, volume = (morphometry.values[..., morphometry.measures.index(m)]
                              for m in ('thickness', 'area', 'volume'))
-  ratio = float(np.nanmedian(volume / (area * thickness)))
+  product = np.where(area * thickness > 0, area * thickness, np.nan)
+  ratio = float(np.nanmedian(volume / product))
   if not _VOLUME_RATIO[0] <= ratio <= _VOLUME_RATIO[1]:
     raise UserError(f'{morphometry.source}: volume is {ratio:.2g} times area x thickness in the '
                     'median, where about 1 is expected; are the measures of these tables swapped?')

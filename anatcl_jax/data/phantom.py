@@ -17,10 +17,10 @@ from typing import Any
 
 import nibabel
 import numpy as np
-import tqdm
 
 from anatcl_jax.data import atlas, phantom_anatomy, phantom_drawing
 from anatcl_jax.errors import UserError
+from anatcl_jax.progress import progress_bar
 
 MEASUREMENT_ERROR = 0.01                  # sd of the logarithm, each region and measure
 # As FreeSurfer estimates it: a template's volume over the determinant of the head's scaling to it.
@@ -139,14 +139,18 @@ def write_cohort(directory: Path, settings: PhantomSettings, workers: int = 1,
     raise UserError(f'{directory} exists and is not an empty directory; name another one or '
                     'remove it first')
   temporary = directory.with_name(f'.{directory.name}.{os.getpid()}.partial')
-  temporary.mkdir(parents=True)
+  try:
+    temporary.mkdir(parents=True)
+  except OSError as error:
+    raise UserError(f'can\'t write {temporary} ({error.strerror})') from None
   try:
     tables: dict[str, list[dict[str, Any]]] = {}
     made = _made(functools.partial(_write_subject, temporary, settings), settings.subjects, workers)
-    for scans in tqdm.tqdm(made, 'synthetic cohort', settings.subjects, unit='subject',
-                           disable=not progress):
-      for name, row in ((name, row) for rows in scans for name, row in rows.items()):
-        tables.setdefault(name, []).append(row)
+    with progress_bar(settings.subjects, 'synthetic cohort', 'subjects', show=progress) as bar:
+      for scans in made:
+        for name, row in ((name, row) for rows in scans for name, row in rows.items()):
+          tables.setdefault(name, []).append(row)
+        bar.update()
     for name, rows in tables.items():
       _write_table(temporary / name, rows)
     _write_descriptions(temporary, settings)

@@ -9,10 +9,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from anatcl_jax.errors import check_name
-from anatcl_jax.models.heads import ProjectionHead, get_head
+from anatcl_jax.models.heads import HEADS, ProjectionHead, get_head
 from anatcl_jax.models.resnet3d import BasicBlock, Bottleneck, ResNet3D
 
-__all__ = ['ProjectionHead', 'ResNet3D', 'encoder_names', 'get_encoder', 'get_head']
+__all__ = ['HEADS', 'ProjectionHead', 'ResNet3D', 'encoder_names', 'get_encoder', 'get_head']
 
 # Each takes dtype and axis_name, and maps (x[N, X, Y, Z, 1], train) to [N, F] in float32.
 _ENCODERS = {

@@ -1,0 +1,107 @@
+"""Configs: the published numbers, arguments behind the colon, and the command line's errors."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from anatcl_jax import config as configs
+from anatcl_jax.errors import UserError
+from configs.pretrain import get_config
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def test_the_default_is_the_published_recipe():
+  config = get_config()
+  published = {
+      'encoder': 'resnet18', 'head': 'mlp', 'feature_dim': 128, 'learning_rate': 1e-4,
+      'weight_decay': 5e-5, 'decay': 0.9, 'decay_epochs': 10, 'epochs': 300, 'batch_size': 32,
+      'views': 2, 'augment': 'none', 'atlas': 'desikan', 'measures': 'thickness+volume+area',
+      'num_folds': 5, 'precision': 'bfloat16', 'crop': '121,128,121'}
+  assert {key: config[key] for key in published} == published
+  assert config.loss.method == 'yaware' and config.loss.temperature == 0.1
+  assert config.loss.base_temperature == 0.07
+  assert config.loss.terms.age.to_dict() == {'weight': 1.0, 'kernel': 'rbf', 'sigma': 2.0}
+  assert config.loss.terms.anatomy.weight == 1.0
+  assert config.loss.terms.anatomy.descriptor == 'global'
+  assert 'phantom' not in config    # nothing synthetic without being asked for
+
+
+def test_arguments_reach_their_keys():
+  config = get_config('variant=local,encoder=resnet50,measures=all')
+  assert config.loss.terms.anatomy.descriptor == 'local'
+  assert (config.encoder, config.measures) == ('resnet50', 'all')
+  assert get_config('demo').encoder == 'tiny' and get_config('demo').phantom.subjects > 0
+  assert get_config('demo,encoder=resnet34').encoder == 'resnet34'
+
+
+@pytest.mark.parametrize('arguments, message', [
+    ('varaint=local', "did you mean 'variant'"), ('demo=1', "'demo' takes no value"),
+    ('variant', "'variant' needs a value")])
+def test_wrong_arguments(arguments, message):
+  with pytest.raises(UserError, match=message):
+    get_config(arguments)
+
+
+def test_crop_and_measures():
+  assert configs.crop_sizes('121,128,121') == (121, 128, 121)
+  assert configs.crop_sizes('(96, 96, 80)') == (96, 96, 80)
+  assert configs.crop_sizes('none') is None
+  for wrong in ('96', '1,2,3,4', '0,4,4', '-3,4,4', 'big', '1.5,2,3'):
+    with pytest.raises(UserError, match='neither three sizes'):
+      configs.crop_sizes(wrong)
+  assert configs.measure_names('all', ('area', 'volume')) == ('area', 'volume')
+  with pytest.raises(UserError, match='twice'):
+    configs.measure_names('area+area', ('area',))
+
+
+@pytest.mark.parametrize('key, value, message', [
+    ('epochs', 0, 'config.epochs is 0'), ('learning_rate', -1.0, 'must be above 0'),
+    ('precision', 'float16', "did you mean 'bfloat16'"), ('mapper', 'pmaps', "did you mean 'pmap'"),
+    ('encoder', 'resnet-18', "did you mean 'resnet18'"), ('head', 'lp', 'projection head')])
+def test_values_that_no_run_can_have(key, value, message):
+  config = get_config()
+  config[key] = value
+  with pytest.raises(UserError, match=message):
+    configs.check_values(config)
+
+
+def test_terms_need_a_weight():
+  config = get_config()
+  config.loss.terms.age.weight = config.loss.terms.anatomy.weight = 0.0
+  with pytest.raises(UserError, match='nor all 0'):
+    configs.check_values(config)
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['--config=configs/pretrain.py', '--config.epoch=3'], "did you mean 'epochs'"),
+    (['--config=configs/pretrain.py', '--config.loss.terms.age.sigmas=3'],
+     "did you mean 'loss.terms.age.sigma'"),
+    (['--config=configs/pretrain.py:demos'], "did you mean 'demo'"),
+    (['--config=configs/pretrain.py', '--config.epochs=ten'], '--config.epochs=ten'),
+    (['--config=configs/pretrian.py'], 'configs/pretrian.py'),
+    (['--confg=configs/pretrain.py'], 'Did you mean: config'),
+    (['--config=configs/pretrain.py:demo', 'extra'], "unexpected argument 'extra'"),
+    ([], 'give --config=configs/pretrain.py'),
+    (['--config=configs/pretrain.py', '--workdir=DIR'], 'data/openbhb holds no shards')])
+def test_the_command_lines_errors_are_one_line(arguments, message, tmp_path):
+  arguments = [argument.replace('DIR', str(tmp_path / 'run')) for argument in arguments]
+  done = subprocess.run([sys.executable, '-m', 'anatcl_jax.main', *arguments], cwd=ROOT,
+                        capture_output=True, text=True)
+  errors = [line for line in done.stderr.splitlines() if line.startswith('error:')]
+  assert done.returncode == 2 and len(errors) == 1 and message in errors[0]
+  assert 'Traceback' not in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_help_teaches():
+  for module in ('main', 'prepare'):
+    done = subprocess.run([sys.executable, '-m', f'anatcl_jax.{module}', '--help'], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert 'anatcl_jax' in done.stdout and 'shard' in done.stdout, module
+  done = subprocess.run([sys.executable, '-m', 'anatcl_jax.prepare', 'bids', '--help'], cwd=ROOT,
+                        capture_output=True, text=True)
+  assert 'worked example' in done.stdout and done.returncode == 0

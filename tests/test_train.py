@@ -1,0 +1,156 @@
+"""Whole runs on a small SYNTHETIC cohort: what they write, resume, and refuse."""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+import re
+
+import jax
+import numpy as np
+import pytest
+import tensorboardX.proto.event_pb2
+from matplotlib import image
+
+from anatcl_jax import report, train, tracking
+from anatcl_jax.checkpoint import Checkpoints
+from anatcl_jax.data import pipeline
+from anatcl_jax.errors import RunFailure, UserError
+from configs.pretrain import get_config
+
+
+def _config(training_set, arguments='encoder=tiny', **changes):
+  config = get_config(arguments)
+  config.update({'data_dir': str(training_set.directory), 'epochs': 4, 'batch_size': 8,
+                 'precision': 'float32', 'learning_rate': 1e-3, 'log_every_steps': 1, **changes})
+  return config
+
+
+@pytest.fixture(scope='module')
+def finished(training_set, tmp_path_factory):
+  """Two epochs, then the same workdir to four; and four epochs in one go."""
+  workdir = tmp_path_factory.mktemp('runs')
+  train.train(_config(training_set, epochs=2), workdir / 'resumed')
+  train.train(_config(training_set), workdir / 'resumed')
+  train.train(_config(training_set), workdir / 'whole')
+  return workdir
+
+
+def test_resumed_run_equals_one_that_was_never_stopped(finished):
+  resumed, whole = (tracking.read_metrics(finished / name) for name in ('resumed', 'whole'))
+  assert [row['step'] for row in resumed] == list(range(1, 17))    # no step twice
+  for a, b in zip(resumed, whole):
+    for name in ('loss', 'loss/age', 'loss/anatomy', 'gradient_norm', 'learning_rate'):
+      assert a[name] == b[name], (a['step'], name)
+  assert resumed[-1]['heldout/loss'] == whole[-1]['heldout/loss']
+
+
+def test_metrics_rows_are_complete(finished):
+  rows = [json.loads(line) for line in (finished / 'whole' / 'metrics.jsonl').read_text().splitlines()]
+  assert [row['epoch'] for row in rows] == [1 + step // 4 for step in range(16)]
+  for row in rows:
+    assert row['loss'] == pytest.approx(row['loss/age'] + row['loss/anatomy'], rel=1e-5)
+    assert 0 <= row['effective_positives/age'] <= 7 and row['subjects_per_second'] > 0
+  for row in rows[3::4]:
+    assert {'heldout/loss', 'heldout/loss/age', 'heldout/effective_positives/anatomy'} <= set(row)
+
+
+def test_workdir_holds_events_config_and_picture(finished):
+  events, = (finished / 'whole' / 'tensorboard').iterdir()
+  # TFRecord framing: length (8 bytes), its checksum (4), the event, its checksum (4).
+  data, scalars, position = events.read_bytes(), {}, 0
+  while position < len(data):
+    length = int.from_bytes(data[position:position + 8], 'little')
+    event = tensorboardX.proto.event_pb2.Event.FromString(data[position + 12:position + 12 + length])
+    scalars |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+    position += 16 + length
+  last = tracking.read_metrics(finished / 'whole')[-1]
+  assert scalars['loss', 16] == pytest.approx(last['loss'])
+  assert scalars['heldout/loss', 16] == pytest.approx(last['heldout/loss'])
+  config = json.loads((finished / 'whole' / 'config.json').read_text())
+  assert config['loss']['terms']['age'] == {'weight': 1.0, 'kernel': 'rbf', 'sigma': 2.0}
+  picture = image.imread(finished / 'whole' / 'curves.png')
+  assert picture.shape[0] > 400 and picture[..., :3].std() > 0.05
+
+
+def test_checkpoint_holds_state_and_statistics_of_training_subjects(finished, training_set):
+  train_records, _ = pipeline.split_by_participant(
+      training_set.table['participant_id'].to_numpy(), 0, 5, 0)
+  config = _config(training_set)
+  program = train._compile(config, jax.make_mesh((1,), ('batch',)), 2)
+  like = program.init(jax.random.key(1), training_set.grid.shape)
+  with Checkpoints(finished / 'whole', 3) as checkpoints:
+    assert checkpoints.latest_step == 16
+    state, statistics = checkpoints.restore(like)
+  measures = training_set.select_measures(('thickness', 'volume', 'area'))[train_records]
+  np.testing.assert_allclose(statistics['offset'], measures.min(0))
+  np.testing.assert_allclose(statistics['scale'], measures.max(0) - measures.min(0), rtol=1e-5)
+  assert int(state.step) == 16
+  moved = [bool((a != b).any()) for a, b in zip(jax.tree.leaves(state.params),
+                                               jax.tree.leaves(like.params))]
+  assert all(moved)
+
+
+def test_a_finished_run_again_only_says_so(finished, training_set, capsys):
+  before = (finished / 'whole' / 'metrics.jsonl').read_text()
+  train.train(_config(training_set), finished / 'whole')
+  assert (finished / 'whole' / 'metrics.jsonl').read_text() == before
+  assert 'nothing is left to do' in capsys.readouterr().err
+
+
+def test_another_config_is_refused_with_the_difference(finished, training_set):
+  with pytest.raises(UserError, match=r'learning_rate 0.001 -> 0.5.*another --workdir'):
+    train.train(_config(training_set, learning_rate=0.5), finished / 'whole')
+
+
+def test_non_finite_loss_names_step_and_subjects(training_set, tmp_path):
+  config = _config(training_set, learning_rate=1e30)
+  with pytest.raises(RunFailure, match=r'the loss is (nan|inf) at step \d') as failure:
+    train.train(config, tmp_path / 'run')
+  step = int(re.search(r'at step (\d+)', str(failure.value))[1])
+  train_records, _ = pipeline.split_by_participant(
+      training_set.table['participant_id'].to_numpy(), 0, 5, 0)
+  for record in pipeline.records_of_step(train_records, 8, 0, step - 1):
+    assert training_set.label(record) in str(failure.value)
+  assert all(math.isfinite(row['loss']) for row in tracking.read_metrics(tmp_path / 'run'))
+
+
+@pytest.mark.parametrize('arguments, changes, message', [
+    ('encoder=tiny', {'batch_size': 64}, 'batch_size 64 is more than the 32 scans'),
+    ('encoder=tiny', {'batch_size': 12}, 'does not divide over 8 devices'),
+    ('encoder=tiny,measures=thickness+meancurv', {}, 'has no meancurv; its measures are thickness'),
+    ('encoder=tiny,measures=thickness,variant=local', {}, 'local descriptor of one measure'),
+    ('encoder=tiny,measures=thicknes', {}, "did you mean 'thickness'"),
+    ('encoder=resnet19', {}, "did you mean 'resnet1"),
+    ('encoder=tiny,atlas=destrieux', {}, 'has the desikan atlas'),
+    ('encoder=tiny', {'crop': '3,4'}, 'neither three sizes'),
+    ('encoder=tiny', {'fold': 9}, 'fold 9 must lie between 0 and 4'),
+    ('encoder=tiny', {'data_dir': 'nowhere'}, 'python -m anatcl_jax.prepare')])
+def test_impossible_runs_leave_no_workdir(training_set, tmp_path, arguments, changes, message):
+  with pytest.raises(UserError, match=message):
+    train.train(_config(training_set, arguments, **changes), tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_rows_cut_off_by_a_crash_are_passed_over(tmp_path):
+  (tmp_path / 'metrics.jsonl').write_text('{"step": 1, "epoch": 1}\n{"step": 2, "epo')
+  assert tracking.read_metrics(tmp_path) == [{'step': 1, 'epoch': 1}]
+
+
+def test_curves_of_one_row(tmp_path):
+  (tmp_path / 'metrics.jsonl').write_text(
+      '{"step": 1, "epoch": 1, "loss": 2.0, "loss/age": 2.0, "effective_positives/age": 3.0}\n')
+  assert report.training_curves(tmp_path, True).is_file()
+
+
+@pytest.mark.slow
+def test_the_demo_learns(tmp_path, monkeypatch):
+  """The README's main command: training and held-out loss fall well below their first values."""
+  monkeypatch.chdir(tmp_path)
+  config = get_config('demo')
+  train.train(config, pathlib.Path('run'))
+  rows = tracking.read_metrics(pathlib.Path('run'))
+  held_out = [row['heldout/loss'] for row in rows if 'heldout/loss' in row]
+  assert rows[-1]['loss'] < rows[0]['loss'] - 1.5
+  assert held_out[-1] < held_out[0] - 0.8
