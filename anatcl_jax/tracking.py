@@ -62,17 +62,19 @@ def read_metrics(workdir: pathlib.Path) -> list[dict]:
 
 
 class Progress:
-  """A bar with subjects/s and ETA on a terminal, lines elsewhere; collects metrics between rows."""
+  """A bar with subjects/s and ETA on a terminal; collects the metrics of steps into rows."""
 
   def __init__(self, first_step: int, last_step: int, batch_size: int):
-    self._batch_size = batch_size
+    self._done, self._last, self._batch_size = first_step, last_step, batch_size
     self._since_row: list[dict[str, float]] = []
     self._row_time = time.monotonic()
+    # In a file, a bar is a mess of carriage returns: the lines of `say` stand there alone.
     self._bar = progress_bar(last_step * batch_size, 'train', 'subjects',
-                             initial=first_step * batch_size)
+                             initial=first_step * batch_size, show=sys.stderr.isatty())
 
   def advance(self, metrics: dict[str, float]) -> None:
     """One more step is done."""
+    self._done += 1
     self._since_row.append(metrics)
     self._bar.set_postfix_str(f'loss {metrics["loss"]:.4f}', refresh=False)
     self._bar.update(self._batch_size)
@@ -85,12 +87,12 @@ class Progress:
     self._since_row, self._row_time = [], now
     return means | {'subjects_per_second': rate}
 
-  def say(self, where: str, row: dict[str, float]) -> None:
+  def say(self, epoch: str, row: dict[str, float]) -> None:
     """A line that stays, above the bar."""
     heldout = f', held out {row["heldout/loss"]:.4f}' if 'heldout/loss' in row else ''
-    remaining = (self._bar.total - self._bar.n) / row['subjects_per_second']
-    tqdm.tqdm.write(f'{where}: loss {row["loss"]:.4f}{heldout}, '
-                    f'{row["subjects_per_second"]:.1f} subjects/s, '
+    remaining = (self._last - self._done) * self._batch_size / row['subjects_per_second']
+    tqdm.tqdm.write(f'epoch {epoch}, step {self._done}/{self._last}: loss {row["loss"]:.4f}'
+                    f'{heldout}, {row["subjects_per_second"]:.1f} subjects/s, '
                     f'{tqdm.tqdm.format_interval(remaining)} left', file=sys.stderr)
 
   def __enter__(self) -> Progress:

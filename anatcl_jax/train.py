@@ -84,15 +84,13 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
               train_records, config.batch_size, config.seed, done - 1), done)
         progress.advance(metrics)
 
-        epoch, rest = divmod(done, steps_per_epoch)
-        ends_epoch = not rest
+        epoch, ends_epoch = -(-done // steps_per_epoch), done % steps_per_epoch == 0
         if done == 1 or ends_epoch or done % config.log_every_steps == 0:
           row = progress.take_row() | {'learning_rate': program.learning_rate(done - 1)}
           if done in (1, last) or (ends_epoch and epoch % config.heldout_every_epochs == 0):
             row |= _evaluate(program, state, reader, heldout, mesh)
-          log.write(done, epoch + (not ends_epoch), row)
-          if ends_epoch:
-            progress.say(f'epoch {epoch}/{config.epochs}', row)
+          log.write(done, epoch, row)
+          progress.say(f'{epoch}/{config.epochs}', row)
         if done == last or (ends_epoch and epoch % config.checkpoint_every_epochs == 0):
           checkpoints.save(state, statistics)
 
