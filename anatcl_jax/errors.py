@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import difflib
 import sys
@@ -34,6 +35,13 @@ def reported() -> Iterator[None]:
   except UserError as error:
     print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
     sys.exit(error.exit_code)
+
+
+class Parser(argparse.ArgumentParser):
+  """argparse with this project's errors: one line, without the usage above it."""
+
+  def error(self, message: str):
+    raise UserError(f'{message}; see {self.prog} --help')
 
 
 def check_name(name: str, valid: Iterable[str], kind: str) -> None:

@@ -48,15 +48,19 @@ worked example: 100 synthetic subjects at 5 mm, and the cohort they came from (N
 
 def main(arguments: list[str] | None = None) -> None:
   """The command line; user errors end it with one line and exit code 2."""
-  parser = argparse.ArgumentParser(
-      prog='python -m anatcl_jax.prepare', description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter)
+  with errors.reported():
+    chosen = command_line().parse_args(arguments)
+    chosen.run(chosen)
+
+
+def command_line() -> argparse.ArgumentParser:
+  """The parser of all its commands."""
+  parser = errors.Parser(prog='python -m anatcl_jax.prepare', description=__doc__,
+                         formatter_class=argparse.RawDescriptionHelpFormatter)
   commands = parser.add_subparsers(required=True, metavar='COMMAND')
   _add_bids(commands)
   _add_phantom(commands)
-  with errors.reported():
-    chosen = parser.parse_args(arguments)
-    chosen.run(chosen)
+  return parser
 
 
 def _add_bids(commands) -> None:

@@ -46,7 +46,7 @@ def get_config(arguments=None):
   config.loss.base_temperature = 0.07  # the loss is scaled by temperature / base_temperature
   config.loss.terms = ConfigDict({
       'age': {'weight': 1.0, 'kernel': 'rbf', 'sigma': 2.0},
-      # Which minimum and maximum the published normalisation takes is not known; see docs.
+      # Which minimum and maximum the published normalisation takes is not known.
       'anatomy': {'weight': 1.0, 'descriptor': chosen.variant,
                   'normalization': 'minmax_region'}})
 

@@ -1,0 +1,61 @@
+"""The README's commands: they parse, CI runs the same, and the long ones work when asked for."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from ml_collections import ConfigDict
+
+from anatcl_jax import prepare, tracking
+from anatcl_jax.config import key_names
+from configs.pretrain import get_config
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / 'README.md').read_text()
+COMMANDS = re.findall(r'python -m anatcl_jax\.(\w+) (.*?)(?:   #.*)?$',
+                      README.replace('\\\n', ''), flags=re.MULTILINE)
+
+
+def test_ci_runs_the_readmes_test_command():
+  setup = re.search(r'```bash\n(python3 -m venv .*pytest)\n```', README)[1]
+  assert setup in (ROOT / '.ci' / 'run').read_text()
+
+
+def test_every_command_parses():
+  assert len(COMMANDS) >= 6
+  for module, text in COMMANDS:
+    arguments = shlex.split(text.split('`')[0])
+    if module == 'prepare' and '--help' not in arguments:
+      prepare.command_line().parse_args(arguments)
+    if module == 'main':
+      path, _, own = arguments[0].partition('=')[2].partition(':')
+      assert (ROOT / path).is_file()
+      config = get_config(own)
+      keys = [a.split('=')[0].removeprefix('--config.') for a in arguments if '--config.' in a]
+      assert isinstance(config, ConfigDict) and set(keys) <= set(key_names(config))
+
+
+def test_files_that_are_named_are_there():
+  for name in re.findall(r'\]\((?!http)([^)\n]+)\)', README):
+    assert (ROOT / name).is_file(), name
+  for name in re.findall(r'`((?:data|models)?/?\w+\.py|models/)`', README):
+    assert (ROOT / 'anatcl_jax' / name).exists(), name
+
+
+@pytest.mark.slow
+def test_the_real_cohort_commands_of_the_readme(aomic, tmp_path):
+  """AOMIC to shards, three epochs of ResNet-18 on a 4 mm grid, and two more."""
+  del aomic  # skips where the data are not at hand
+  for module, text in COMMANDS:
+    if 'aomic' in text:
+      text = text.replace('data/aomic ', f'{tmp_path}/data ').replace('runs/', f'{tmp_path}/')
+      text = re.sub(r'data/aomic$', f'{tmp_path}/data', text)
+      subprocess.run(f'{sys.executable} -m anatcl_jax.{module} {text}', shell=True, check=True,
+                     cwd=ROOT)
+  rows = tracking.read_metrics(tmp_path / 'aomic')
+  assert [row['epoch'] for row in rows] == [1, 1, 2, 3, 4, 5]
