@@ -142,15 +142,16 @@ def test_gradient_is_the_finite_difference(method, delta_reduction):
 def test_missing_subjects_leave_the_loss_of_the_others(method, delta_reduction):
   features, age, _ = _example(subjects=7)
   weights, present = _age_weights(age), np.array([1, 0, 1, 1, 0, 1, 1], bool)
-  holed = np.where(present[:, None] & present, weights, np.nan)
   options = dict(method=method, delta_reduction=delta_reduction)
-  value, gradient = _value_and_gradient(features, holed, present, **options)
   subset = weights[np.ix_(present, present)]
-  np.testing.assert_allclose(
-      value, double_loop(features[present], subset, method, delta_reduction), rtol=1e-5)
-  _, expected = _value_and_gradient(features[present], subset, **options)
-  np.testing.assert_allclose(gradient[present], expected, atol=1e-5)
-  assert (gradient[~present] == 0).all()
+  expected = double_loop(features[present], subset, method, delta_reduction)
+  _, expected_gradient = _value_and_gradient(features[present], subset, **options)
+  for gap in (np.nan, 0.0):
+    holed = np.where(present[:, None] & present, weights, gap)
+    value, gradient = _value_and_gradient(features, holed, present, **options)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient[present], expected_gradient, atol=1e-5)
+    assert (gradient[~present] == 0).all()
 
 
 def test_supcon_without_labels_is_simclr():
