@@ -100,9 +100,10 @@ def _in_own_process(index: int, repeats: int) -> dict[str, float]:
 
 def table(results: list[dict], machine: str) -> str:
   """The results, a case with its figures each, as a Markdown table."""
-  lines = [f'{machine}; jax {jax.__version__}; {_VIEWS} views, D = {_DIMENSION}, float32, value and '
-           'gradient.', '',
-           '| method | subjects | budget | compile | run | peak memory |', '|---|---|---|---|---|---|']
+  lines = [f'{machine}; jax {jax.__version__}; {_VIEWS} views, D = {_DIMENSION}, float32, value '
+           'and gradient.', '',
+           '| method | subjects | budget | compile | run | peak memory |',
+           '|---|---|---|---|---|---|']
   for r in results:
     budget = f'{r["budget"]} MB' if r['budget'] else 'none'
     lines.append(f'| {r["method"]} | {r["subjects"]:,} | {budget} | {r["compile_s"]:.1f} s | '
@@ -132,7 +133,8 @@ def main() -> None:
     print(table(results, machine))
     if arguments.json:
       try:
-        arguments.json.write_text(json.dumps({'machine': machine, 'cases': results}, indent=1) + '\n')
+        figures = {'machine': machine, 'jax': jax.__version__, 'cases': results}
+        arguments.json.write_text(json.dumps(figures, indent=1) + '\n')
       except OSError as error:
         raise UserError(f'{arguments.json}: cannot be written ({error.strerror})') from None
 

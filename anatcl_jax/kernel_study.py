@@ -4,7 +4,7 @@
   python -m anatcl_jax.kernel_study --baseline TABLE ... --out FILE.md
 
 Tables are FreeSurfer's (aparcstats2table) of the same participants in two sessions; without
---followup the rows of each participant are the sessions (01_ses-1, 01_ses-2), the first two by name.
+--followup the rows of a participant are the sessions (01_ses-1, 01_ses-2), the first two by name.
 """
 
 from __future__ import annotations

@@ -40,7 +40,8 @@ def weakly_contrastive_loss(features: jax.Array, weights: Weights, *, method: st
     yaware      D_i = sum_j e^{s_ij}                      Dufumier et al., MICCAI 2021
     supcon      yaware with w_ij = 1 where w_ij >= 1 or i and j are one subject, else 0
                                                           Khosla et al., NeurIPS 2020
-    expw        D_i = sum_j e^{(s_ij - m_i) (1 - w_ij)}, s_ik - m_i for s_ik, m_i = max_j s_ij with i
+    expw        D_i = sum_j e^{(s_ij - m_i) (1 - w_ij)}, and s_ik - m_i for s_ik;
+                m_i = max_j s_ij, i included
     threshold   D_i = sum_j c_ij e^{s_ij}, c_ij = #{k: w_jk < w_ji} over all N V views k; with
                 delta_reduction `mean` over N V           both Barbano et al., ISBI 2023
 
@@ -132,7 +133,8 @@ def anatcl_loss(features: jax.Array, age: jax.Array, morphometry: jax.Array, con
   """
   age_term, anatomy_term = config.terms.age, config.terms.anatomy
   similarity = {
-      'anatomy': (morphometry, lambda a, b: kernels.anatomical_kernel(anatomy_term.descriptor, a, b)),
+      'anatomy': (morphometry,
+                  lambda a, b: kernels.anatomical_kernel(anatomy_term.descriptor, a, b)),
       'age': (age, lambda a, b: kernels.age_kernel(age_term.kernel, a, b, age_term.sigma))}
   loss, metrics = jnp.zeros(()), {}
   for name, (attribute, kernel) in similarity.items():
@@ -180,7 +182,7 @@ def first_subject(subjects: int, axis_name: str | None) -> jax.Array | int:
 
 
 def map_rows(function: Callable[..., Any], rows: tuple[jax.Array, ...], block: int | None) -> Any:
-  """function(*row) of every row of `rows`, stacked; `block` rows at a time, recomputed backwards."""
+  """function(*row) of every row, stacked; `block` rows at a time, recomputed for the gradient."""
   if block is None or block >= rows[0].shape[0]:
     return jax.vmap(function)(*rows)
   recomputed = jax.checkpoint(lambda row: function(*row), prevent_cse=False)
