@@ -1,4 +1,4 @@
-"""How alike two subjects are: age kernels, anatomical descriptors and their normalisations.
+"""How alike two subjects are: kernels of attributes and of anatomy, and what they are fitted on.
 
 Shapes: A and B subjects, R regions, M measures.
 """
@@ -11,15 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anatcl_jax.errors import check_name
+from anatcl_jax.errors import UserError, check_name
 
 AGE_KERNELS = ('rbf', 'gaussian', 'cauchy')
-DESCRIPTORS = ('local', 'global')
+ATTRIBUTE_KERNELS = (*AGE_KERNELS, 'equality')
+DESCRIPTORS = ('local', 'global', 'rbf', 'whitened')
 NORMALIZATIONS = ('none', 'minmax_subject', 'minmax_measure', 'minmax_region', 'zscore')
+
+# The median distance is taken over the pairs of at most so many subjects.
+_MOST_FOR_MEDIAN = 4096
 
 
 def age_kernel(name: str, a: jax.Array, b: jax.Array, sigma: float) -> jax.Array:
-  """Similarity of ages a[A] and b[B], in the unit of sigma (years), as [A, B].
+  """Similarity of ages a[A] and b[B], or of any number, in the unit of sigma, as [A, B].
 
   With d = a - b: `rbf` exp(-d^2 / 2 sigma^2), `gaussian` the same over sqrt(2 pi) sigma, `cauchy`
   1 / (sigma d^2 + 1), as in the released code of Barbano et al., "Contrastive learning for
@@ -36,13 +40,36 @@ def age_kernel(name: str, a: jax.Array, b: jax.Array, sigma: float) -> jax.Array
   return rbf if name == 'rbf' else rbf / (math.sqrt(2 * math.pi) * sigma)
 
 
+def attribute_kernel(name: str, a: jax.Array, b: jax.Array, sigma: float = 1.0) -> jax.Array:
+  """Similarity of a column's values a[A] and b[B]: `age_kernel`, or 1 where equal and else 0.
+
+  For `equality` a and b are the codes of categories, integers from 0 on. Returns [A, B].
+
+  Raises:
+    UserError: no such kernel.
+  """
+  check_name(name, ATTRIBUTE_KERNELS, 'kernel')
+  if name == 'equality':
+    return (a[:, None] == b[None, :]).astype(jnp.float32)
+  return age_kernel(name, a, b, sigma)
+
+
+def present(x: jax.Array) -> jax.Array:
+  """True for the subjects of x[N, ...] whose every value is known, [N].
+
+  A number is missing where it is not finite, the code of a category where it is negative.
+  """
+  known = x >= 0 if jnp.issubdtype(x.dtype, jnp.integer) else jnp.isfinite(x)
+  return known.reshape(x.shape[0], -1).all(-1)
+
+
 def local_similarity(a: jax.Array, b: jax.Array) -> jax.Array:
   """Mean over regions of the cosine between a region's measures in a[A, R, M] and b[B, R, M].
 
   AnatCL's local descriptor (arXiv 2408.07079). Returns [A, B] in [-1, 1]; the cosine with a zero
   vector is 0.
   """
-  return jnp.einsum('arm,brm->ab', _unit(a, -1), _unit(b, -1)) / a.shape[1]
+  return _product(_unit(a, -1), _unit(b, -1)) / a.shape[1]
 
 
 def global_similarity(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -51,7 +78,30 @@ def global_similarity(a: jax.Array, b: jax.Array) -> jax.Array:
   AnatCL's global descriptor (arXiv 2408.07079). Returns [A, B] in [-1, 1]; the cosine with a zero
   vector is 0.
   """
-  return jnp.einsum('arm,brm->ab', _unit(a, -2), _unit(b, -2)) / a.shape[2]
+  return _product(_unit(a, -2), _unit(b, -2)) / a.shape[2]
+
+
+def rbf_similarity(a: jax.Array, b: jax.Array) -> jax.Array:
+  """exp(-|a - b|^2) over all regions and measures of a[A, R, M] and b[B, R, M], as [A, B].
+
+  The bandwidth is in the unit of a and b: `fit_morphometry` for `rbf` makes half the median squared
+  distance of two training subjects 1 (2 sigma^2 in the usual writing).
+  """
+  squared = jnp.sum(a**2, (1, 2))[:, None] + jnp.sum(b**2, (1, 2))[None, :] - 2 * _product(a, b)
+  return jnp.exp(-jnp.maximum(squared, 0))
+
+
+def whole_similarity(a: jax.Array, b: jax.Array) -> jax.Array:
+  """Cosine between all regions and measures of a[A, R, M] and b[B, R, M], [A, B] in [-1, 1].
+
+  Of morphometry that `fit_morphometry` for `whitened` has whitened, where it is the cosine in
+  Mahalanobis's metric: what the regions have in common, head size above all, counts once.
+  """
+  return _product(_unit(a, (1, 2)), _unit(b, (1, 2)))
+
+
+SIMILARITIES = {'local': local_similarity, 'global': global_similarity, 'rbf': rbf_similarity,
+                'whitened': whole_similarity}
 
 
 def anatomical_kernel(descriptor: str, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -61,40 +111,52 @@ def anatomical_kernel(descriptor: str, a: jax.Array, b: jax.Array) -> jax.Array:
     UserError: no such descriptor.
   """
   check_name(descriptor, DESCRIPTORS, 'anatomical descriptor')
-  similarity = local_similarity if descriptor == 'local' else global_similarity
-  return jnp.clip(similarity(a, b), 0, 1)
+  return jnp.clip(SIMILARITIES[descriptor](a, b), 0, 1)
 
 
-def fit_morphometry(x: np.ndarray, how: str) -> dict[str, np.ndarray]:
+def fit_morphometry(x: np.ndarray, how: str, descriptor: str = 'global') -> dict[str, np.ndarray]:
   """Statistics that `normalize_morphometry` needs, from the training subjects x[N, R, M].
 
-  Returns `offset` and `scale`, each [1 or R, M]; empty for the normalisations without any.
+  Subjects with a missing value (NaN) are passed over. Returns `offset` and `scale`, each
+  [1 or R, M], where the normalisation has any; `bandwidth` [], half the median squared distance,
+  for the descriptor `rbf`; `center` [R M] and `whitening` [R M, R M], from a covariance shrunk
+  after Ledoit and Wolf (J. Multivariate Analysis 88, 2004), for `whitened`.
 
   Raises:
-    UserError: no such normalisation.
+    UserError: no such normalisation or descriptor, or fewer than two complete subjects.
   """
   check_name(how, NORMALIZATIONS, 'normalisation of morphometry')
+  check_name(descriptor, DESCRIPTORS, 'anatomical descriptor')
   x = np.asarray(x, np.float64)
+  x = x[_complete(x)]
+  stats = {}
+  if how in ('zscore', 'minmax_measure', 'minmax_region') or descriptor in ('rbf', 'whitened'):
+    if len(x) < 2:
+      raise UserError(f'{len(x)} of the training subjects have complete morphometry; statistics of '
+                      'it need two')
   if how == 'zscore':
-    offset, scale = x.mean(0), x.std(0)
+    stats = {'offset': x.mean(0), 'scale': x.std(0)}
   elif how in ('minmax_measure', 'minmax_region'):
     axes = (0, 1) if how == 'minmax_measure' else 0
     offset = np.atleast_2d(x.min(axes))
-    scale = np.atleast_2d(x.max(axes)) - offset
-  else:
-    return {}
-  return {'offset': offset.astype(np.float32), 'scale': scale.astype(np.float32)}
+    stats = {'offset': offset, 'scale': np.atleast_2d(x.max(axes)) - offset}
+  if descriptor in ('rbf', 'whitened'):
+    flat = normalize_morphometry(x, how, stats).reshape(len(x), -1).astype(np.float64)
+    stats |= _fit_bandwidth(flat) if descriptor == 'rbf' else _fit_whitening(flat)
+  return {name: np.asarray(value, np.float32) for name, value in stats.items()}
 
 
-def normalize_morphometry(x: np.ndarray, how: str,
-                          stats: dict[str, np.ndarray] | None = None) -> np.ndarray:
+def normalize_morphometry(x: np.ndarray, how: str, stats: dict[str, np.ndarray] | None = None,
+                          clip: bool = True) -> np.ndarray:
   """Brings the measures of x[N, R, M] to one scale: g of AnatCL, of which only [0, 1] is published.
 
   `none`; minimum and maximum taken over the regions of each subject (`minmax_subject`), over all
   subjects and regions (`minmax_measure`) or over all subjects (`minmax_region`); or mean and
   standard deviation over all subjects of each region and measure (`zscore`). `stats` are those of
-  `fit_morphometry` on the training subjects, fitted on x itself if None; subjects outside their
-  range are clipped to [0, 1]. A constant measure becomes 0.
+  `fit_morphometry` on the training subjects, fitted on x itself if None; those of a descriptor put
+  the result into the unit of its bandwidth, or whiten it. Subjects outside the range of a minimum
+  and maximum are clipped to [0, 1] unless `clip` is False. A constant measure becomes 0; of a
+  subject with a missing value all are NaN.
 
   Raises:
     UserError: no such normalisation.
@@ -102,14 +164,23 @@ def normalize_morphometry(x: np.ndarray, how: str,
   stats = fit_morphometry(x, how) if stats is None else stats
   x = np.asarray(x, np.float32)
   if how == 'none':
-    return x
-  if how == 'minmax_subject':
-    offset = x.min(1, keepdims=True)
-    scale = x.max(1, keepdims=True) - offset
+    normalized = x.copy()
   else:
-    offset, scale = np.asarray(stats['offset']), np.asarray(stats['scale'])
-  normalized = np.where(scale > 0, (x - offset) / np.where(scale > 0, scale, 1), 0)
-  return normalized if how == 'zscore' else np.clip(normalized, 0, 1)
+    if how == 'minmax_subject':
+      offset = x.min(1, keepdims=True)
+      scale = x.max(1, keepdims=True) - offset
+    else:
+      offset, scale = np.asarray(stats['offset']), np.asarray(stats['scale'])
+    normalized = np.where(scale > 0, (x - offset) / np.where(scale > 0, scale, 1), 0)
+    if how != 'zscore' and clip:
+      normalized = np.clip(normalized, 0, 1)
+  if 'bandwidth' in stats:
+    normalized /= np.sqrt(stats['bandwidth'])
+  if 'whitening' in stats:
+    flat = normalized.reshape(len(x), -1) - stats['center']
+    normalized = (flat @ stats['whitening']).reshape(x.shape)
+  normalized[~_complete(x)] = np.nan
+  return normalized
 
 
 def effective_positives(weights: jax.Array, others: jax.Array) -> jax.Array:
@@ -125,6 +196,30 @@ def effective_positives(weights: jax.Array, others: jax.Array) -> jax.Array:
   return jnp.where(total[:, 0] > 0, jnp.exp(entropy), 0)
 
 
-def _unit(x: jax.Array, axis: int) -> jax.Array:
-  norm = jnp.linalg.norm(x, axis=axis, keepdims=True)
+def _complete(x: np.ndarray) -> np.ndarray:
+  return np.isfinite(x).all((1, 2))
+
+
+def _fit_bandwidth(x: np.ndarray) -> dict[str, np.ndarray]:
+  x = x[::-(-len(x) // _MOST_FOR_MEDIAN)]
+  squared = np.sum(x**2, 1)
+  distances = squared[:, None] + squared[None, :] - 2 * x @ x.T
+  median = np.median(distances[np.triu_indices(len(x), 1)])
+  return {'bandwidth': median / 2 if median > 0 else 1.0}
+
+
+def _fit_whitening(x: np.ndarray) -> dict[str, np.ndarray]:
+  from sklearn.covariance import ledoit_wolf  # slow to import, and only this kernel needs it
+  values, vectors = np.linalg.eigh(ledoit_wolf(x)[0])
+  inverse = np.where(values > 0, 1 / np.sqrt(np.where(values > 0, values, 1)), 0)
+  return {'center': x.mean(0), 'whitening': (vectors * inverse) @ vectors.T}
+
+
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+  """Inner product over regions and measures, [A, B]; in float32 on a TPU too."""
+  return jnp.einsum('arm,brm->ab', a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def _unit(x: jax.Array, axis: int | tuple[int, int]) -> jax.Array:
+  norm = jnp.sqrt(jnp.sum(jnp.square(x), axis, keepdims=True))
   return jnp.where(norm > 0, x / jnp.where(norm > 0, norm, 1), 0)

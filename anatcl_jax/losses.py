@@ -2,11 +2,12 @@
 
 Shapes: N subjects, V views of each, D feature dimension. With `axis_name`, N is this device's share
 of the subjects; contrasts are gathered from all devices, and the value returned is the same on each
-of them and the same as on one device with the whole batch.
+of them and the same as on one device with the whole batch. The mathematics: docs/losses.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,45 +16,101 @@ import jax.numpy as jnp
 from anatcl_jax import kernels
 from anatcl_jax.errors import check_name
 
-METHODS = ('yaware',)
+METHODS = ('yaware', 'supcon', 'expw', 'threshold')
+DELTA_REDUCTIONS = ('sum', 'mean')
+
+# [N, N over all devices], or the row of one of this device's subjects, by its index, as a function.
+Weights = jax.Array | Callable[[jax.Array], jax.Array]
+
+# Arrays of the size of the logits that are alive at once in loss and gradient.
+_COPIES = 8
 
 
-def weakly_contrastive_loss(features: jax.Array, weights: jax.Array, *, method: str = 'yaware',
+def weakly_contrastive_loss(features: jax.Array, weights: Weights, *, method: str = 'yaware',
                             temperature: float = 0.1, base_temperature: float = 0.07,
-                            axis_name: str | None = None) -> jax.Array:
+                            delta_reduction: str = 'sum', axis_name: str | None = None,
+                            present: jax.Array | None = None,
+                            memory_budget: int | None = None) -> jax.Array:
   """Pulls views together by the weights of their subjects, in float32.
 
   With unit features z of all N V views, s_ij = z_i . z_j / temperature, and sums without i itself:
-  l_i = - sum_k w_ik (s_ik - log sum_j e^{s_ij}) / sum_k w_ik, times temperature / base_temperature,
-  averaged over the views that have a positive. `yaware` of Dufumier et al., MICCAI 2021, as in the
-  released code of Barbano et al., ISBI 2023.
+  l_i = sum_k w_ik (log D_i - s_ik) / sum_k w_ik, times temperature / base_temperature, averaged
+  over the views that have a positive and a denominator:
+
+    yaware      D_i = sum_j e^{s_ij}                      Dufumier et al., MICCAI 2021
+    supcon      yaware with w_ij = 1 where w_ij >= 1 or i and j are one subject, else 0
+                                                          Khosla et al., NeurIPS 2020
+    expw        D_i = sum_j e^{(s_ij - m_i) (1 - w_ij)}, and s_ik - m_i for s_ik;
+                m_i = max_j s_ij, i included
+    threshold   D_i = sum_j c_ij e^{s_ij}, c_ij = #{k: w_jk < w_ji} over all N V views k; with
+                delta_reduction `mean` over N V           both Barbano et al., ISBI 2023
+
+  as in the released code of the last. An anchor of `threshold` whose every c_ij is 0 has no
+  denominator and does not count in the mean.
 
   Args:
     features: [N, V, D], normalised here.
     weights: [N, N over all devices], the degree of positiveness in [0, 1] of this device's subjects
-      (rows) with all subjects; the diagonal weighs the other views of a subject.
+      (rows) with all subjects, the diagonal that of a subject's other views; or a function from the
+      index of one of this device's subjects to its row, so that the rows are never all in memory.
+    present: [N], False for subjects that lack the attribute behind the weights: the loss is that of
+      the other subjects alone. Their weights may be NaN.
+    memory_budget: bytes that pairs of this device's rows with the batch may take in loss and
+      gradient. Rows are evaluated in blocks that fit and computed again for the gradient; None
+      evaluates them at once. The counts of `threshold` come on top, 4 bytes a pair of subjects.
 
   Raises:
-    UserError: no such method.
+    UserError: no such method or reduction.
   """
   check_name(method, METHODS, 'loss method')
-  anchors = _unit_rows(features.astype(jnp.float32))
-  contrasts = gather(anchors, axis_name)
+  check_name(delta_reduction, DELTA_REDUCTIONS, 'delta_reduction')
   subjects, views = features.shape[:2]
-  logits = jnp.einsum('avd,bwd->avbw', anchors, contrasts,
-                      precision=jax.lax.Precision.HIGHEST) / temperature
-  # A view is itself where subject and view agree; its own subject's other views are positives.
-  itself = (own_subjects(subjects, contrasts.shape[0], axis_name)[:, None, :, None]
-            & jnp.eye(views, dtype=bool)[None, :, None, :])
-  log_denominator = jax.nn.logsumexp(logits, axis=(2, 3), keepdims=True, where=~itself)
-  pair_weights = jnp.where(itself, 0, weights.astype(jnp.float32)[:, None, :, None])
-  total = pair_weights.sum((2, 3))
-  pulled = jnp.sum(pair_weights * (log_denominator - logits), (2, 3))
-  rows = jnp.where(total > 0, pulled / jnp.where(total > 0, total, 1), 0)
-  summed, counted = rows.sum(), jnp.sum(total > 0)
+  present = jnp.ones(subjects, bool) if present is None else present
+  anchors = _unit_rows(features.astype(jnp.float32))
+  contrasts, contrasts_present = gather(anchors, axis_name), gather(present, axis_name)
+  row_of = weights if callable(weights) else lambda row: weights[row]
+  block = _block_rows(memory_budget, views * contrasts.shape[0] * views)
+  rows, first = jnp.arange(subjects), first_subject(subjects, axis_name)
+  counts = None
+  if method == 'threshold':
+    counts = _threshold_counts(row_of, rows, contrasts_present, views, block, axis_name)
+    if delta_reduction == 'mean':
+      counts /= jnp.maximum(contrasts_present.sum() * views, 1)
+
+  def subject_losses(row, anchor, anchor_present, count):
+    """Loss of the views of one subject, and whether they count: [V], [V]."""
+    own = first + row == jnp.arange(contrasts.shape[0])
+    # A view is itself where subject and view agree; its own subject's other views are positives.
+    itself = own[None, :, None] & jnp.eye(views, dtype=bool)[:, None, :]
+    known = contrasts_present[None, :, None]
+    others = known & ~itself
+    weight = row_of(row).astype(jnp.float32)
+    if method == 'supcon':
+      weight = jnp.where((weight >= 1) | own, 1, 0)
+    weight = jnp.where(others & anchor_present, weight[None, :, None], 0)
+    logits = jnp.einsum('vd,bwd->vbw', anchor, contrasts,
+                        precision=jax.lax.Precision.HIGHEST) / temperature
+    if method == 'expw':
+      # Inside the weighted exponent the shift changes the value; the released code has it there.
+      largest = jnp.max(logits, (1, 2), keepdims=True, where=known, initial=-1 / temperature)
+      logits -= jax.lax.stop_gradient(largest)
+      log_denominator, exists = _log_sum_exp(logits * (1 - weight), others)
+    elif method == 'threshold':
+      count = count[None, :, None]
+      log_count = jnp.log(jnp.where(count > 0, count, 1))
+      log_denominator, exists = _log_sum_exp(logits + log_count, others & (count > 0))
+    else:
+      log_denominator, exists = _log_sum_exp(logits, others)
+    total = weight.sum((1, 2))
+    pulled = jnp.sum(weight * (log_denominator[:, None, None] - logits), (1, 2))
+    counted = exists & (total > 0)
+    return jnp.where(counted, pulled / jnp.where(counted, total, 1), 0), counted
+
+  row_losses, counted = map_rows(subject_losses, (rows, anchors, present, counts), block)
+  summed, number = row_losses.sum(), counted.sum()
   if axis_name is not None:
-    summed, counted = jax.lax.psum((summed, counted), axis_name)
-  return summed / jnp.maximum(counted, 1) * (temperature / base_temperature)
+    summed, number = jax.lax.psum((summed, number), axis_name)
+  return summed / jnp.maximum(number, 1) * (temperature / base_temperature)
 
 
 def anatcl_loss(features: jax.Array, age: jax.Array, morphometry: jax.Array, config: Any,
@@ -64,8 +121,8 @@ def anatcl_loss(features: jax.Array, age: jax.Array, morphometry: jax.Array, con
 
   Args:
     features: [N, V, D].
-    age: [N], years.
-    morphometry: [N, R, M], normalised (`kernels.normalize_morphometry`).
+    age: [N], years, NaN where missing.
+    morphometry: [N, R, M], normalised (`kernels.normalize_morphometry`), NaN where missing.
     config: `loss` of the run's config: `method`, `temperature`, `base_temperature`, and `terms`
       with `age` (weight, kernel, sigma) and `anatomy` (weight, descriptor); a term of weight 0 is
       left out.
@@ -74,25 +131,44 @@ def anatcl_loss(features: jax.Array, age: jax.Array, morphometry: jax.Array, con
     The loss, and metrics: `loss/<term>` and `effective_positives/<term>`, the mean over anchors of
     the effective number of other subjects in the batch that they are drawn to.
   """
-  all_age, all_morphometry = gather(age, axis_name), gather(morphometry, axis_name)
   age_term, anatomy_term = config.terms.age, config.terms.anatomy
-  weights = {}
-  if anatomy_term.weight:
-    weights['anatomy'] = kernels.anatomical_kernel(anatomy_term.descriptor, morphometry,
-                                                   all_morphometry)
-  if age_term.weight:
-    weights['age'] = kernels.age_kernel(age_term.kernel, age, all_age, age_term.sigma)
-  others = ~own_subjects(age.shape[0], all_age.shape[0], axis_name)
+  similarity = {
+      'anatomy': (morphometry,
+                  lambda a, b: kernels.anatomical_kernel(anatomy_term.descriptor, a, b)),
+      'age': (age, lambda a, b: kernels.age_kernel(age_term.kernel, a, b, age_term.sigma))}
   loss, metrics = jnp.zeros(()), {}
-  for name, term_weights in weights.items():
+  for name, (attribute, kernel) in similarity.items():
+    if not config.terms[name].weight:
+      continue
+    present = kernels.present(attribute)
+    weights = kernel(attribute, gather(attribute, axis_name))
     metrics[f'loss/{name}'] = weakly_contrastive_loss(
-        features, term_weights, method=config.method, temperature=config.temperature,
-        base_temperature=config.base_temperature, axis_name=axis_name)
-    positives = kernels.effective_positives(term_weights, others).mean()
-    metrics[f'effective_positives/{name}'] = (
-        positives if axis_name is None else jax.lax.pmean(positives, axis_name))
+        features, weights, method=config.method, temperature=config.temperature,
+        base_temperature=config.base_temperature, axis_name=axis_name, present=present)
+    metrics[f'effective_positives/{name}'] = mean_effective_positives(weights, present, axis_name)
     loss += config.terms[name].weight * metrics[f'loss/{name}']
   return loss, metrics
+
+
+def mean_effective_positives(weights: Weights, present: jax.Array, axis_name: str | None = None,
+                             memory_budget: int | None = None) -> jax.Array:
+  """Mean of `kernels.effective_positives` over the anchors that have the attribute, a scalar.
+
+  Arguments as of `weakly_contrastive_loss`.
+  """
+  everyone, subjects = gather(present, axis_name), present.shape[0]
+  first = first_subject(subjects, axis_name)
+  row_of = weights if callable(weights) else lambda row: weights[row]
+
+  def positives(row):
+    others = everyone & (first + row != jnp.arange(everyone.shape[0]))
+    return kernels.effective_positives(row_of(row)[None], others[None])[0]
+
+  block = _block_rows(memory_budget, everyone.shape[0])
+  summed = jnp.sum(map_rows(positives, (jnp.arange(subjects),), block), where=present)
+  if axis_name is not None:
+    summed = jax.lax.psum(summed, axis_name)
+  return summed / jnp.maximum(everyone.sum(), 1)
 
 
 def gather(x: jax.Array, axis_name: str | None) -> jax.Array:
@@ -100,10 +176,46 @@ def gather(x: jax.Array, axis_name: str | None) -> jax.Array:
   return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
 
 
-def own_subjects(rows: int, columns: int, axis_name: str | None) -> jax.Array:
-  """True where a local row and a gathered column are the same subject, [rows, columns]."""
-  first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * rows
-  return first + jnp.arange(rows)[:, None] == jnp.arange(columns)[None, :]
+def first_subject(subjects: int, axis_name: str | None) -> jax.Array | int:
+  """Index among all devices' subjects of this device's first."""
+  return 0 if axis_name is None else jax.lax.axis_index(axis_name) * subjects
+
+
+def map_rows(function: Callable[..., Any], rows: tuple[jax.Array, ...], block: int | None) -> Any:
+  """function(*row) of every row, stacked; `block` rows at a time, recomputed for the gradient."""
+  if block is None or block >= rows[0].shape[0]:
+    return jax.vmap(function)(*rows)
+  recomputed = jax.checkpoint(lambda row: function(*row), prevent_cse=False)
+  return jax.lax.map(recomputed, rows, batch_size=block)
+
+
+def _block_rows(memory_budget: int | None, pairs: int) -> int | None:
+  """Subjects whose `pairs` float32 logits each, with their copies, fit into the budget."""
+  return None if memory_budget is None else max(1, memory_budget // (4 * _COPIES * pairs))
+
+
+def _threshold_counts(row_of, rows, present, views, block, axis_name) -> jax.Array:
+  """c_ij = #{k: w_jk < w_ji} over all views k, for this device's i and all j, [N, N of all]."""
+
+  def ranks(row):
+    # A missing subject is never below another.
+    weight = jnp.where(present, row_of(row), jnp.inf)
+    return jnp.searchsorted(jnp.sort(weight), weight)
+
+  # Counted in row j, where j lives, then sent to the device where i does.
+  counts = map_rows(ranks, (rows,), block)
+  if axis_name is not None:
+    counts = jax.lax.all_to_all(counts, axis_name, split_axis=1, concat_axis=0, tiled=True)
+  return counts.T.astype(jnp.float32) * views
+
+
+def _log_sum_exp(x: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """log of the sum of e^x of each row's chosen entries, and whether there is any: [V], [V].
+
+  A row without any is summed whole, so that value and gradient are finite, and is not to be used.
+  """
+  exists = where.any((1, 2))
+  return jax.nn.logsumexp(x, axis=(1, 2), where=where | ~exists[:, None, None]), exists
 
 
 def _unit_rows(x: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.covariance import ledoit_wolf
 
 from anatcl_jax import kernels
 from anatcl_jax.errors import UserError
@@ -30,6 +31,21 @@ def test_age_kernel_by_hand(name, expected):
   np.testing.assert_allclose(result[1, 0], expected, rtol=1e-6)
   same = expected if name == 'gaussian' else 1
   assert result.shape == (2, 1) and (name == 'gaussian' or result[0, 0] == same)
+
+
+def test_attribute_kernel_by_hand():
+  codes = jnp.array([0, 1, 1])
+  np.testing.assert_array_equal(kernels.attribute_kernel('equality', codes, codes[:2]),
+                                [[1, 0], [0, 1], [0, 1]])
+  scores = jnp.array([1.0, 4.0])
+  np.testing.assert_allclose(kernels.attribute_kernel('cauchy', scores, scores, 2.0)[0, 1], 1 / 19)
+
+
+def test_present_is_what_has_no_gap():
+  np.testing.assert_array_equal(kernels.present(jnp.array([1.0, np.nan, np.inf])), [1, 0, 0])
+  np.testing.assert_array_equal(kernels.present(jnp.array([0, -1, 3])), [1, 0, 1])
+  x = jnp.asarray(_morphometry(3)).at[1, 2, 0].set(np.nan)
+  np.testing.assert_array_equal(kernels.present(x), [1, 0, 1])
 
 
 def test_descriptors_are_double_loops():
@@ -78,6 +94,68 @@ def test_statistics_come_from_the_fitted_subjects_only(how):
     np.testing.assert_allclose(result, (other - train.mean(0)) / train.std(0), rtol=1e-4)
   else:
     assert (result == 1).all()   # far above the training range
+
+
+def test_rbf_bandwidth_by_hand():
+  """Values 0, 1, 3 of one region: squared distances 1, 4, 9, half of their median is 2."""
+  x = np.array([0.0, 1, 3]).reshape(3, 1, 1)
+  stats = kernels.fit_morphometry(x, 'none', 'rbf')
+  assert stats['bandwidth'] == 2
+  scaled = kernels.normalize_morphometry(x, 'none', stats)
+  squared = (x[:, 0] - x[:, 0].T)**2
+  np.testing.assert_allclose(kernels.anatomical_kernel('rbf', scaled, scaled),
+                             np.exp(-squared / 2), rtol=1e-5)
+
+
+def test_whitening_counts_once_what_is_measured_twice():
+  """The columns u, u + v and v, unwhitened, would favour u + v; whitened, u and v are left."""
+  u, v = np.random.default_rng(0).normal(size=(2, 4000))
+  stats_of = lambda *columns: kernels.fit_morphometry(
+      np.stack(columns, 1)[..., None], 'zscore', 'whitened')
+  kernel_of = lambda *columns: kernels.anatomical_kernel('whitened', *[
+      kernels.normalize_morphometry(np.stack(columns, 1)[..., None], 'zscore',
+                                    stats_of(*columns))[:20]] * 2)
+  expected = np.clip([[_cosine(a, b) for b in np.stack([u, v], 1)[:20]]
+                      for a in np.stack([u, v], 1)[:20]], 0, 1)
+  np.testing.assert_allclose(kernel_of(u, u + v, v), expected, atol=0.05)
+  unwhitened = kernels.normalize_morphometry(np.stack([u, u + v, v], 1)[..., None], 'zscore')[:20]
+  assert np.abs(kernels.whole_similarity(unwhitened, unwhitened).clip(0) - expected).max() > 0.3
+
+
+def test_whitening_makes_the_shrunk_covariance_the_identity():
+  x = _morphometry(12)
+  stats = kernels.fit_morphometry(x, 'none', 'whitened')
+  flat = x.reshape(12, -1)
+  covariance, _ = ledoit_wolf(flat)
+  np.testing.assert_allclose(stats['whitening'] @ covariance @ stats['whitening'], np.eye(15),
+                             atol=1e-5)
+  np.testing.assert_allclose(
+      kernels.normalize_morphometry(x, 'none', stats).reshape(12, -1),
+      (flat - flat.mean(0)) @ stats['whitening'], atol=1e-5)
+
+
+@pytest.mark.parametrize('how', kernels.NORMALIZATIONS)
+@pytest.mark.parametrize('descriptor', kernels.DESCRIPTORS)
+def test_a_gap_is_its_subjects_alone(descriptor, how):
+  x = _morphometry(8)
+  holed = np.insert(x, 3, x[0], 0)
+  holed[3, 1, 2] = np.nan
+  stats = kernels.fit_morphometry(holed, how, descriptor)
+  expected = kernels.fit_morphometry(x, how, descriptor)
+  assert stats.keys() == expected.keys()
+  for name, value in stats.items():
+    np.testing.assert_array_equal(value, expected[name])
+  normalized = kernels.normalize_morphometry(holed, how, stats)
+  assert np.isnan(normalized[3]).all()
+  np.testing.assert_allclose(np.delete(normalized, 3, 0),
+                             kernels.normalize_morphometry(x, how, expected), atol=1e-6)
+
+
+def test_statistics_need_two_complete_subjects():
+  x = np.full((3, 2, 1), np.nan)
+  x[0] = 1
+  with pytest.raises(UserError, match='1 of the training subjects have complete morphometry'):
+    kernels.fit_morphometry(x, 'zscore')
 
 
 def test_effective_positives_by_hand():

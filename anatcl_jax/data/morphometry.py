@@ -100,7 +100,8 @@ def read_tables(paths: list[pathlib.Path], atlas: str) -> Morphometry:
 
 def _read_one(path: pathlib.Path, atlas: str) -> tuple[dict, dict]:
   """Columns by region and measure, each a value by scan, and the outlying cell of any scan."""
-  table = tables.read_table(path)
+  table = tables.read_table(path, lambda name: (name not in atlases.ATLASES[atlas]
+                                                and not _region_and_measure(name, atlas, None)))
   corner = str(table.columns[0])
   labels = [str(text) for text in table[corner]]
   scans = [tables.split_identifier(text) for text in labels]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+from collections.abc import Callable
 
 import pandas
 
@@ -12,8 +13,12 @@ from anatcl_jax.errors import UserError, listed
 _MISSING = ('', 'n/a', 'N/A', 'NA', 'nan', 'NaN')
 
 
-def read_table(path: pathlib.Path) -> pandas.DataFrame:
+def read_table(path: pathlib.Path,
+               may_repeat: Callable[[str], bool] = lambda name: False) -> pandas.DataFrame:
   """A tab- or comma-separated table with a header, every cell text, missing cells NaN.
+
+  A column that `may_repeat` is one that the caller passes over: tables joined side by side repeat
+  their summaries.
 
   Raises:
     UserError: no such file, no text in it, ragged rows, or a column named twice.
@@ -33,7 +38,8 @@ def read_table(path: pathlib.Path) -> pandas.DataFrame:
     raise UserError(f'{path}: holds no rows')
   separator = '\t' if '\t' in lines[0] else ','
   columns = [name.strip().strip('"') for name in lines[0].split(separator)]
-  twice = sorted({name for name in columns if columns.count(name) > 1 and name})
+  twice = sorted({name for name in columns
+                  if columns.count(name) > 1 and name and not may_repeat(name)})
   if twice:
     raise UserError(f'{path}: column {listed(twice)} stands there twice')
   try:
