@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from anatcl_jax.data.attributes import Statistics
 from anatcl_jax.errors import UserError
 from anatcl_jax.step import TrainState
 
@@ -31,20 +32,21 @@ class Checkpoints:
   def latest_step(self) -> int | None:
     return self._manager.latest_step()
 
-  def save(self, state: TrainState, normalization: dict[str, np.ndarray]) -> None:
-    """Saves state and morphometry statistics under the state's step."""
+  def save(self, state: TrainState, statistics: Statistics) -> None:
+    """Saves state and the statistics of the attributes under the state's step."""
     step = int(state.step)
     if step != self.latest_step:
       self._manager.save(step, args=ocp.args.Composite(
           state=ocp.args.StandardSave(state),
-          normalization=ocp.args.JsonSave({k: v.tolist() for k, v in normalization.items()})))
+          statistics=ocp.args.JsonSave(jax.tree.map(np.ndarray.tolist, statistics))))
 
-  def restore(self, like: TrainState) -> tuple[TrainState, dict[str, np.ndarray]]:
-    """The latest state, placed as `like` is, and the morphometry statistics saved with it."""
+  def restore(self, like: TrainState) -> tuple[TrainState, Statistics]:
+    """The latest state, placed as `like` is, and the statistics saved with it."""
     restored = self._manager.restore(self.latest_step, args=ocp.args.Composite(
         state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like)),
-        normalization=ocp.args.JsonRestore()))
-    statistics = {k: np.asarray(v, np.float32) for k, v in restored['normalization'].items()}
+        statistics=ocp.args.JsonRestore()))
+    statistics = {term: {name: np.asarray(values, np.float32) for name, values in own.items()}
+                  for term, own in restored['statistics'].items()}
     return restored['state'], statistics
 
   def __enter__(self) -> Checkpoints:

@@ -6,9 +6,10 @@ import re
 from typing import Any
 
 import ml_collections
+from ml_collections.config_flags import config_path
 
 from anatcl_jax import kernels, losses, models, parallel
-from anatcl_jax.data.morphometry import MEASURES
+from anatcl_jax.data import atlas
 from anatcl_jax.errors import UserError, check_name
 
 PRECISIONS = ('float32', 'bfloat16')
@@ -57,39 +58,21 @@ def crop_sizes(text: str) -> tuple[int, int, int] | None:
   return tuple(int(size) for size in sizes)
 
 
-def measure_names(text: str, available: tuple[str, ...]) -> tuple[str, ...]:
-  """The config's `measures`: a list joined by `+`, or `all` that are available.
-
-  Raises:
-    UserError: a name that is no measure, or one that stands there twice.
-  """
-  if text == 'all':
-    return available
-  names = tuple(text.split('+'))
-  for name in names:
-    check_name(name, MEASURES, 'measure')
-  if len(set(names)) < len(names):
-    raise UserError(f'measures {text!r} names a measure twice')
-  return names
-
-
 def check_values(config: ml_collections.ConfigDict) -> None:
   """Stops names and values that no run can have.
 
   Raises:
     UserError: the first such value, with what it must be.
   """
-  age, anatomy = config.loss.terms.age, config.loss.terms.anatomy
   for name, valid, kind in (
       (config.encoder, models.encoder_names(), 'encoder'),
       (config.head, models.HEADS, 'projection head'),
       (config.precision, PRECISIONS, 'precision'),
       (config.mapper, parallel.MAPPERS, 'mapper'),
       (config.augment, AUGMENTATIONS, 'augment'),
+      (config.atlas, atlas.ATLASES, 'atlas'),
       (config.loss.method, losses.METHODS, 'loss method'),
-      (age.kernel, kernels.AGE_KERNELS, 'age kernel'),
-      (anatomy.descriptor, kernels.DESCRIPTORS, 'anatomical descriptor'),
-      (anatomy.normalization, kernels.NORMALIZATIONS, 'normalisation of morphometry')):
+      (config.loss.delta_reduction, losses.DELTA_REDUCTIONS, 'delta_reduction')):
     check_name(name, valid, kind)
   crop_sizes(config.crop)
   for key, least in (('epochs', 1), ('batch_size', 2), ('views', 1), ('seed', 0),
@@ -98,12 +81,18 @@ def check_values(config: ml_collections.ConfigDict) -> None:
                      ('heldout_every_epochs', 1), ('reader_threads', 1)):
     if config[key] < least:
       raise UserError(f'config.{key} is {config[key]}, must be at least {least}')
-  positive = {'learning_rate': config.learning_rate, 'loss.temperature': config.loss.temperature,
-              'loss.base_temperature': config.loss.base_temperature,
-              'loss.terms.age.sigma': age.sigma}
-  for key, value in positive.items():
+  for key in ('learning_rate', 'loss.temperature', 'loss.base_temperature', 'loss.memory_budget_mb',
+              *(f'loss.terms.{name}.sigma' for name, term in config.loss.terms.items()
+                if 'sigma' in term)):
+    value = config_path.get_value(key, config)
     if not value > 0:
       raise UserError(f'config.{key} is {value}, must be above 0')
+  for term in config.loss.terms.values():
+    if term.attribute == 'morphometry':
+      check_name(term.kernel, kernels.DESCRIPTORS, 'kernel of morphometry')
+      check_name(term.normalization, kernels.NORMALIZATIONS, 'normalisation of morphometry')
+    else:
+      check_name(term.kernel, kernels.ATTRIBUTE_KERNELS, f'kernel of {term.attribute}')
   weights = {name: term.weight for name, term in config.loss.terms.items()}
   if min(weights.values()) < 0 or not any(weights.values()):
     raise UserError(f'weights of the loss terms are {weights}: none may be below 0, nor all 0')

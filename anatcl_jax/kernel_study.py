@@ -16,9 +16,8 @@ import pathlib
 import numpy as np
 
 from anatcl_jax import errors, kernels
-from anatcl_jax.config import measure_names
 from anatcl_jax.data import atlas as atlases
-from anatcl_jax.data.morphometry import Morphometry, read_tables
+from anatcl_jax.data.morphometry import Morphometry, measure_names, read_tables
 from anatcl_jax.errors import UserError
 from anatcl_jax.progress import progress_bar
 

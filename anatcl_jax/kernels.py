@@ -6,6 +6,7 @@ Shapes: A and B subjects, R regions, M measures.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +62,17 @@ def present(x: jax.Array) -> jax.Array:
   """
   known = x >= 0 if jnp.issubdtype(x.dtype, jnp.integer) else jnp.isfinite(x)
   return known.reshape(x.shape[0], -1).all(-1)
+
+
+def kernel(term: Any, a: jax.Array, b: jax.Array) -> jax.Array:
+  """Degree of positiveness by a term of the config, [A, B]: of columns a[A], or anatomy a[A, R, M].
+
+  Raises:
+    UserError: the term names a kernel that its attribute does not have.
+  """
+  if a.ndim == 3:
+    return anatomical_kernel(term.kernel, a, b)
+  return attribute_kernel(term.kernel, a, b, term.get('sigma', 1.0))
 
 
 def local_similarity(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -113,41 +113,53 @@ def weakly_contrastive_loss(features: jax.Array, weights: Weights, *, method: st
   return summed / jnp.maximum(number, 1) * (temperature / base_temperature)
 
 
-def anatcl_loss(features: jax.Array, age: jax.Array, morphometry: jax.Array, config: Any,
-                axis_name: str | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """AnatCL's objective: the weighted sum of a weakly contrastive loss by age and one by anatomy.
-
-  L = lambda_anat L_anat + lambda_age L_age (arXiv 2408.07079).
+def combined_loss(features: jax.Array, attributes: dict[str, jax.Array], config: Any,
+                  axis_name: str | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """The weighted sum of a weakly contrastive loss a term, each by its own attribute and kernel.
 
   Args:
     features: [N, V, D].
-    age: [N], years, NaN where missing.
-    morphometry: [N, R, M], normalised (`kernels.normalize_morphometry`), NaN where missing.
-    config: `loss` of the run's config: `method`, `temperature`, `base_temperature`, and `terms`
-      with `age` (weight, kernel, sigma) and `anatomy` (weight, descriptor); a term of weight 0 is
-      left out.
+    attributes: by the name of the term, [N] or [N, R, M], missing values as `kernels.present` says;
+      a subject takes part in the terms whose attribute it has.
+    config: `loss` of the run's config: `method`, `delta_reduction`, `temperature`,
+      `base_temperature`, `memory_budget_mb`, and `terms`, each with `weight`, `kernel` and, for
+      numbers, `sigma`; a term of weight 0 is left out.
 
   Returns:
     The loss, and metrics: `loss/<term>` and `effective_positives/<term>`, the mean over anchors of
     the effective number of other subjects in the batch that they are drawn to.
   """
-  age_term, anatomy_term = config.terms.age, config.terms.anatomy
-  similarity = {
-      'anatomy': (morphometry,
-                  lambda a, b: kernels.anatomical_kernel(anatomy_term.descriptor, a, b)),
-      'age': (age, lambda a, b: kernels.age_kernel(age_term.kernel, a, b, age_term.sigma))}
+  budget = config.memory_budget_mb * 2**20
   loss, metrics = jnp.zeros(()), {}
-  for name, (attribute, kernel) in similarity.items():
-    if not config.terms[name].weight:
+  for name, term in config.terms.items():
+    if not term.weight:
       continue
+    attribute = jnp.asarray(attributes[name])
+    weights = _weights_of_rows(term, attribute, axis_name)
     present = kernels.present(attribute)
-    weights = kernel(attribute, gather(attribute, axis_name))
     metrics[f'loss/{name}'] = weakly_contrastive_loss(
         features, weights, method=config.method, temperature=config.temperature,
-        base_temperature=config.base_temperature, axis_name=axis_name, present=present)
-    metrics[f'effective_positives/{name}'] = mean_effective_positives(weights, present, axis_name)
-    loss += config.terms[name].weight * metrics[f'loss/{name}']
+        base_temperature=config.base_temperature, delta_reduction=config.delta_reduction,
+        axis_name=axis_name, present=present, memory_budget=budget)
+    metrics[f'effective_positives/{name}'] = mean_effective_positives(weights, present, axis_name,
+                                                                      budget)
+    loss += term.weight * metrics[f'loss/{name}']
   return loss, metrics
+
+
+def anatcl_loss(features: jax.Array, age: jax.Array, morphometry: jax.Array, config: Any,
+                axis_name: str | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """AnatCL's objective, L = lambda_anat L_anat + lambda_age L_age (arXiv 2408.07079).
+
+  `combined_loss` of the terms `age` by age[N], years, and `anatomy` by morphometry[N, R, M],
+  normalised (`kernels.normalize_morphometry`).
+  """
+  return combined_loss(features, {'age': age, 'anatomy': morphometry}, config, axis_name)
+
+
+def _weights_of_rows(term: Any, attribute: jax.Array, axis_name: str | None) -> Weights:
+  everyone = gather(attribute, axis_name)
+  return lambda row: kernels.kernel(term, attribute[row][None], everyone)[0]
 
 
 def mean_effective_positives(weights: Weights, present: jax.Array, axis_name: str | None = None,

@@ -39,7 +39,7 @@ def _default_workdir() -> str:
   path, _, arguments = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')
   demo = '-demo' if 'demo' in arguments.split(',') else ''
   config = _CONFIG.value
-  return (f'runs/{pathlib.Path(path).stem}{demo}-{config.loss.terms.anatomy.descriptor}-'
+  return (f'runs/{pathlib.Path(path).stem}{demo}-{config.loss.terms.anatomy.kernel}-'
           f'{config.encoder}-fold{config.fold}')
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from anatcl_jax.errors import UserError, check_name
@@ -58,8 +57,7 @@ def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
   return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def shard_rows(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
-  """This process's rows of the global batch, spread over its devices."""
+def shard_rows(batch: Any, mesh: jax.sharding.Mesh) -> Any:
+  """This process's rows of the global batch, arrays of any tree, spread over its devices."""
   sharding = NamedSharding(mesh, PartitionSpec(AXIS))
-  return {name: jax.make_array_from_process_local_data(sharding, rows)
-          for name, rows in batch.items()}
+  return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)

@@ -21,7 +21,7 @@ from anatcl_jax.data import bids, cohort as cohorts, phantom, shards
 from anatcl_jax.data.cohort import Cohort, Problem
 from anatcl_jax.data.volumes import NAMED_GRIDS, Grid, read_grid, resized
 from anatcl_jax.data.write_shards import Recipe, write_shards
-from anatcl_jax.errors import UserError
+from anatcl_jax.errors import UserError, listed
 
 _BIDS_EXAMPLE = """\
 worked example: AOMIC gray-matter maps with cortical thickness, resampled to 4 mm
@@ -76,6 +76,9 @@ def _add_bids(commands) -> None:
                       help='aparcstats2table outputs, tab or comma; none: no anatomical loss')
   parser.add_argument('--atlas', choices=sorted(atlases.ATLASES), default='desikan',
                       help='cortical atlas of the tables (default: %(default)s)')
+  parser.add_argument('--keep-incomplete', action='store_true',
+                      help='keep scans without age or morphometry: they take part in the terms of '
+                           'the loss that they have')
   _add_output(parser)
   parser.set_defaults(run=_prepare_bids)
 
@@ -124,7 +127,8 @@ def _add_output(parser, spacing: float | None = None) -> None:
 def _prepare_bids(chosen: argparse.Namespace) -> None:
   cohort = bids.read_cohort(chosen.volumes, chosen.participants, chosen.morphometry, chosen.atlas)
   make_shards(cohort, chosen.out, grid=chosen.grid, spacing=chosen.spacing, shape=chosen.shape,
-              dtype=chosen.dtype, leave_out_bad=chosen.leave_out_bad, workers=chosen.workers)
+              dtype=chosen.dtype, leave_out_bad=chosen.leave_out_bad,
+              keep_incomplete=chosen.keep_incomplete, workers=chosen.workers)
 
 
 def _prepare_phantom(chosen: argparse.Namespace) -> None:
@@ -157,7 +161,7 @@ def make_phantom_shards(settings: phantom.PhantomSettings, out: pathlib.Path, *,
 def make_shards(cohort: Cohort, out: pathlib.Path, *, grid: str = 'native',
                 spacing: float | None = None, shape: list[int] | None = None,
                 dtype: str = 'float32', leave_out_bad: bool = False,
-                workers: int | None = None) -> shards.ShardSet:
+                keep_incomplete: bool = False, workers: int | None = None) -> shards.ShardSet:
   """Settles what does not match in a cohort, writes its shards, and says what came out.
 
   Raises:
@@ -167,7 +171,12 @@ def make_shards(cohort: Cohort, out: pathlib.Path, *, grid: str = 'native',
     raise UserError('--spacing and --shape take sizes above 0')
   grids, unreadable = _read_grids(cohort)
   target, other_grid = _choose_grid(cohort, grids, grid, spacing, shape)
-  problems = [*cohort.problems, *unreadable, *other_grid]
+  incomplete = {problem.subject for problem in cohort.problems if problem.missing}
+  if keep_incomplete and incomplete:
+    print(f'note: {len(incomplete)} scans without age or complete morphometry are kept: '
+          f'{listed(sorted(incomplete))}', file=sys.stderr)
+  problems = [*(problem for problem in cohort.problems
+                if not (keep_incomplete and problem.missing)), *unreadable, *other_grid]
   bad = cohorts.settle(problems, len(cohort.scans), leave_out_bad)
   cohort = cohort.select(lambda scan: scan.label not in bad)
   made = write_shards(cohort, Recipe(target, dtype), out, leave_out_bad=leave_out_bad,

@@ -13,7 +13,7 @@ import optax
 
 from anatcl_jax import losses
 
-Batch = dict[str, jax.Array]    # volume [N, X, Y, Z], age [N], morphometry [N, R, M]
+Batch = dict[str, Any]        # volume [N, X, Y, Z], attributes {term: [N] or [N, R, M]}
 Metrics = dict[str, jax.Array]
 
 
@@ -88,4 +88,4 @@ def _loss(head, params, features, batch, loss_config, views, axis_name):
   embeddings = head.apply({'params': params['head']}, features)
   # Without augmentation the views are identical: one is encoded and stands for all of them.
   repeated = jnp.repeat(embeddings[:, None, :], views, axis=1)
-  return losses.anatcl_loss(repeated, batch['age'], batch['morphometry'], loss_config, axis_name)
+  return losses.combined_loss(repeated, batch['attributes'], loss_config, axis_name)

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from anatcl_jax import kernels, models, optim, parallel, prepare, report, step, tracking
+from anatcl_jax import models, optim, parallel, prepare, report, step, tracking
 from anatcl_jax.checkpoint import Checkpoints, check_config
-from anatcl_jax.config import check_values, crop_sizes, measure_names
-from anatcl_jax.data import pipeline, shards
+from anatcl_jax.config import check_values, crop_sizes
+from anatcl_jax.data import attributes, pipeline, shards
 from anatcl_jax.data.phantom import PhantomSettings
 from anatcl_jax.errors import RunFailure, UserError, listed
 
@@ -45,7 +45,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
   # ---- Data: shards, the fold held out, batches a step ------------------------------------------
   data = _open_data(config)
-  measures = _select_measures(config, data)
+  raw_attributes = attributes.read_attributes(data, config)
   train_records, heldout_records = pipeline.split_by_participant(
       data.table['participant_id'].to_numpy(), config.fold, config.num_folds, config.seed)
   steps_per_epoch = len(train_records) // config.batch_size
@@ -57,17 +57,17 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
   with Checkpoints(workdir, config.keep_checkpoints) as checkpoints:
     # ---- State: fresh, or from the latest checkpoint --------------------------------------------
-    how = config.loss.terms.anatomy.normalization
-    statistics = kernels.fit_morphometry(measures[train_records], how)
+    statistics = attributes.fit_attributes(raw_attributes, train_records, config.loss.terms)
     crop = crop_sizes(config.crop)
     state = program.init(jax.random.key(config.seed), data.volume_shape(crop))
     state = parallel.replicate(state, mesh)
     if checkpoints.latest_step is not None:
       state, statistics = checkpoints.restore(state)
-    reader = pipeline.Reader(data, kernels.normalize_morphometry(measures, how, statistics), crop)
+    reader = pipeline.Reader(data, attributes.normalize_attributes(
+        raw_attributes, statistics, config.loss.terms), crop)
     heldout = pipeline.heldout_batches(heldout_records, config.batch_size, mesh.size)
     first, last = int(state.step), config.epochs * steps_per_epoch
-    _describe(config, data, (train_records, heldout_records), heldout, state, mesh, first, last)
+    _describe(config, reader, (train_records, heldout_records), heldout, state, mesh, first, last)
 
     # ---- Loop -----------------------------------------------------------------------------------
     batches = pipeline.train_batches(reader, train_records, config.batch_size, config.seed,
@@ -130,22 +130,6 @@ def _open_data(config: ml_collections.ConfigDict) -> shards.ShardSet:
   return data
 
 
-def _select_measures(config: ml_collections.ConfigDict, data: shards.ShardSet) -> np.ndarray:
-  """Morphometry of the config's measures, float32 [record, region, measure]."""
-  anatomy = config.loss.terms.anatomy
-  if not anatomy.weight:
-    return np.zeros((len(data), 1, 1), np.float32)
-  if data.info['atlas'] != config.atlas:
-    raise UserError(f'{data.directory} has the {data.info["atlas"]} atlas, the config asks for '
-                    f'{config.atlas}: choose with --config=...:atlas={data.info["atlas"]}')
-  names = measure_names(config.measures, data.measures)
-  measures = data.select_measures(names)
-  if anatomy.descriptor == 'local' and len(names) == 1:
-    raise UserError(f'the local descriptor of one measure ({names[0]}) is the same for all '
-                    'subjects; give more measures, or variant=global')
-  return measures
-
-
 def _to_devices(batches: Iterator[pipeline.Batch], mesh: jax.sharding.Mesh) -> step.Batch | None:
   batch = next(batches, None)
   return None if batch is None else parallel.shard_rows(batch, mesh)
@@ -168,18 +152,24 @@ def _stop_not_finite(metrics: step.Metrics, data: shards.ShardSet, records: np.n
                    'or raise loss.temperature; the last checkpoint is sound')
 
 
-def _describe(config: ml_collections.ConfigDict, data: shards.ShardSet,
+def _describe(config: ml_collections.ConfigDict, reader: pipeline.Reader,
               records: tuple[np.ndarray, np.ndarray], heldout: list[np.ndarray],
               state: step.TrainState, mesh: jax.sharding.Mesh, first: int, last: int) -> None:
   """A few lines before the first step: what is trained on what, from where to where."""
   count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
   train_records, heldout_records = records
+  data = reader.shards
+  terms = [f'{term.weight:g} x {name} ({term.attribute} by {term.kernel}'
+           + (f', {lacking} scans lack it)' if lacking else ')')
+           for name, term in config.loss.terms.items() if name in reader.attributes
+           for lacking in [attributes.missing(reader.attributes[name])]]
   lines = [f'data: {data.directory}: {"SYNTHETIC, " if data.synthetic else ""}'
            f'{len(train_records)} scans to train on, {len(heldout_records)} held out (fold '
            f'{config.fold} of {config.num_folds}, by participant), {data.grid}',
            f'model: {config.encoder} with {config.head} head, {count:,} parameters, '
            f'{config.precision}, on {mesh.size} {jax.devices()[0].platform} device'
            f'{"s" if mesh.size > 1 else ""}',
+           f'loss: {config.loss.method}, {" + ".join(terms)}',
            f'steps: {first} done of {last}'
            + ('; nothing is left to do' if first >= last else '')]
   if not heldout:

@@ -6,9 +6,11 @@ Arguments follow a colon, joined by commas:
     configs/pretrain.py:variant=local,encoder=resnet50
 
     demo                    the digital cohort (SYNTHETIC subjects) and a tiny encoder
-    variant=global|local    which anatomical descriptor
+    variant=global|local    which anatomical descriptor; or a sharper one, rbf or whitened
     measures=...            joined by +, or all; default thickness+volume+area
-    atlas=desikan           cortical atlas of the shards
+    atlas=desikan|destrieux cortical atlas of the shards
+    also=sex+site           more terms of the loss, by columns of participants.tsv; equal values
+                            attract, or set their kernel, as --config.loss.terms.bmi.kernel=rbf
     encoder=...             resnet18 (default), resnet34, resnet50, resnet101, tiny
 """
 
@@ -19,7 +21,8 @@ from anatcl_jax.config import parse_arguments
 
 def get_config(arguments=None):
   chosen = parse_arguments(arguments, demo=False, variant='global',
-                           measures='thickness+volume+area', atlas='desikan', encoder='resnet18')
+                           measures='thickness+volume+area', atlas='desikan', encoder='resnet18',
+                           also='')
   config = ConfigDict()
 
   # Data
@@ -41,14 +44,21 @@ def get_config(arguments=None):
   config.views = 2
   config.augment = 'none'              # published: two identical views
   config.loss = ConfigDict()
-  config.loss.method = 'yaware'
+  config.loss.method = 'yaware'        # or supcon, expw, threshold
+  config.loss.delta_reduction = 'sum'  # of threshold: sum or mean
   config.loss.temperature = 0.1
   config.loss.base_temperature = 0.07  # the loss is scaled by temperature / base_temperature
+  config.loss.memory_budget_mb = 1024  # of a device, for the pairs of the batch; blocks beyond
+  # A term attracts subjects by one attribute: a column of participants.tsv (kernels rbf, gaussian,
+  # cauchy with sigma in its unit, or equality) or morphometry (local, global, rbf, whitened).
+  # Which minimum and maximum the published normalisation of morphometry takes is not known.
   config.loss.terms = ConfigDict({
-      'age': {'weight': 1.0, 'kernel': 'rbf', 'sigma': 2.0},
-      # Which minimum and maximum the published normalisation takes is not known.
-      'anatomy': {'weight': 1.0, 'descriptor': chosen.variant,
+      'age': {'attribute': 'age', 'weight': 1.0, 'kernel': 'rbf', 'sigma': 2.0},
+      'anatomy': {'attribute': 'morphometry', 'weight': 1.0, 'kernel': chosen.variant,
                   'normalization': 'minmax_region'}})
+  for column in filter(None, chosen.also.split('+')):
+    config.loss.terms[column] = ConfigDict(
+        {'attribute': column, 'weight': 1.0, 'kernel': 'equality', 'sigma': 1.0})
 
   # Optimisation
   config.epochs = 300

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from anatcl_jax import config as configs
+from anatcl_jax.data.morphometry import measure_names
 from anatcl_jax.errors import UserError
 from configs.pretrain import get_config
 
@@ -25,15 +26,16 @@ def test_the_default_is_the_published_recipe():
   assert {key: config[key] for key in published} == published
   assert config.loss.method == 'yaware' and config.loss.temperature == 0.1
   assert config.loss.base_temperature == 0.07
-  assert config.loss.terms.age.to_dict() == {'weight': 1.0, 'kernel': 'rbf', 'sigma': 2.0}
+  assert config.loss.terms.age.to_dict() == {
+      'attribute': 'age', 'weight': 1.0, 'kernel': 'rbf', 'sigma': 2.0}
   assert config.loss.terms.anatomy.weight == 1.0
-  assert config.loss.terms.anatomy.descriptor == 'global'
+  assert config.loss.terms.anatomy.kernel == 'global'
   assert 'phantom' not in config    # nothing synthetic without being asked for
 
 
 def test_arguments_reach_their_keys():
   config = get_config('variant=local,encoder=resnet50,measures=all')
-  assert config.loss.terms.anatomy.descriptor == 'local'
+  assert config.loss.terms.anatomy.kernel == 'local'
   assert (config.encoder, config.measures) == ('resnet50', 'all')
   assert get_config('demo').encoder == 'tiny' and get_config('demo').phantom.subjects > 0
   assert get_config('demo,encoder=resnet34').encoder == 'resnet34'
@@ -54,9 +56,9 @@ def test_crop_and_measures():
   for wrong in ('96', '1,2,3,4', '0,4,4', '-3,4,4', 'big', '1.5,2,3'):
     with pytest.raises(UserError, match='neither three sizes'):
       configs.crop_sizes(wrong)
-  assert configs.measure_names('all', ('area', 'volume')) == ('area', 'volume')
+  assert measure_names('all', ('area', 'volume')) == ('area', 'volume')
   with pytest.raises(UserError, match='twice'):
-    configs.measure_names('area+area', ('area',))
+    measure_names('area+area', ('area',))
 
 
 @pytest.mark.parametrize('key, value, message', [

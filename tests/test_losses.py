@@ -29,9 +29,10 @@ from anatcl_jax import kernels, losses
 from anatcl_jax.errors import UserError
 
 CONFIG = ml_collections.ConfigDict({
-    'method': 'yaware', 'temperature': 0.1, 'base_temperature': 0.07,
+    'method': 'yaware', 'temperature': 0.1, 'base_temperature': 0.07, 'delta_reduction': 'sum',
+    'memory_budget_mb': 64,
     'terms': {'age': {'weight': 1.0, 'kernel': 'rbf', 'sigma': 2.0},
-              'anatomy': {'weight': 0.5, 'descriptor': 'global'}}})
+              'anatomy': {'weight': 0.5, 'kernel': 'global'}}})
 
 # Every method, with both reductions of threshold.
 METHODS = (('yaware', 'sum'), ('supcon', 'sum'), ('expw', 'sum'), ('threshold', 'sum'),

@@ -62,7 +62,8 @@ def test_heldout_batches_cover_all_with_no_subject_twice_in_one():
 
 def test_a_batch_holds_each_records_own_volume_and_labels(shard_set):
   morphometry = shard_set.select_measures(('area', 'thickness'))
-  reader = pipeline.Reader(shard_set, morphometry, crop=(8, 99, 10))
+  ages = shard_set.table['age'].to_numpy(np.float32)
+  reader = pipeline.Reader(shard_set, {'age': ages, 'anatomy': morphometry}, crop=(8, 99, 10))
   batches = list(pipeline.train_batches(reader, np.arange(20), 4, seed=5, steps=range(1, 7)))
   assert len(batches) == 6
   for step, batch in enumerate(batches, start=1):
@@ -70,6 +71,6 @@ def test_a_batch_holds_each_records_own_volume_and_labels(shard_set):
       volume, _ = shard_set.read_volume(record)
       x, z = (volume.shape[0] - 8) // 2, (volume.shape[2] - 10) // 2
       np.testing.assert_array_equal(batch['volume'][row], volume[x:x + 8, :, z:z + 10])
-      assert batch['age'][row] == np.float32(shard_set.table['age'][record])
-      np.testing.assert_array_equal(batch['morphometry'][row], shard_set.morphometry[record][:, [
+      assert batch['attributes']['age'][row] == np.float32(shard_set.table['age'][record])
+      np.testing.assert_array_equal(batch['attributes']['anatomy'][row], shard_set.morphometry[record][:, [
           shard_set.measures.index('area'), shard_set.measures.index('thickness')]])

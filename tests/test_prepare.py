@@ -13,6 +13,7 @@ import pytest
 
 from anatcl_jax import prepare
 from anatcl_jax.data import atlas, shards, volumes
+from anatcl_jax.data.morphometry import MEASURES
 from anatcl_jax.errors import UserError
 
 
@@ -274,6 +275,39 @@ def test_leave_out_bad_leaves_out_just_that_subject(copy, tmp_path, capsys, faul
   assert f'left out: {expected[0]}' in capsys.readouterr().err
   for record in range(19):
     made.read_volume(record)     # every record is the one that its row names
+
+
+def test_keep_incomplete_keeps_what_only_lacks_labels(copy, tmp_path, capsys):
+  FAULTS['missing age'][0](copy)
+  FAULTS['no morphometry row'][0](copy)
+  made = _run(copy, tmp_path / 'out', '--keep-incomplete')
+  assert 'note: 2 scans' in capsys.readouterr().err and len(made) == 20
+  assert np.isnan(made.table['age'][2]) and np.isfinite(np.delete(made.table['age'], 2)).all()
+  assert np.isnan(made.morphometry[1]).all() and np.isfinite(np.delete(made.morphometry, 1, 0)).all()
+  FAULTS['age 250'][0](copy)      # wrong is not missing
+  with pytest.raises(SystemExit):
+    prepare.main(_arguments(copy, tmp_path / 'other', '--keep-incomplete'))
+
+
+def test_destrieux_and_all_measures(copy, tmp_path):
+  """A table of each FreeSurfer measure over 148 regions, each value its own."""
+  shutil.rmtree(copy / 'freesurfer')
+  (copy / 'freesurfer').mkdir()
+  lowest = {name: max(measure.lowest, 0.0) for name, measure in MEASURES.items()}
+  scale = {'thickness': 3, 'area': 500, 'volume': 1500, 'thicknessstd': 0.5}
+  for measure in MEASURES:
+    for hemisphere in atlas.HEMISPHERES:
+      rows = {f'{hemisphere}.aparc.a2009s.{measure}': [f'sub-{i + 1:04d}' for i in range(20)]}
+      for j, region in enumerate(atlas.ATLASES['destrieux']):
+        values = lowest[measure] + scale.get(measure, 1) * (1 + (np.arange(20) + j) / 1000)
+        rows[f'{hemisphere}_{region}_{measure}'] = values.round(5)
+      pandas.DataFrame(rows).to_csv(copy / 'freesurfer' / f'{hemisphere}.{measure}.tsv', sep='\t',
+                                    index=False)
+  made = _run(copy, tmp_path / 'out', '--atlas', 'destrieux')
+  assert made.morphometry.shape == (20, 148, 8) and set(made.measures) == set(MEASURES)
+  j = atlas.regions('destrieux').index('rh_S_orbital-H_Shaped') - 74
+  np.testing.assert_allclose(made.select_measures(('area',))[3, 74 + j, 0],
+                             10 + 500 * (1 + (3 + j) / 1000), rtol=1e-6)
 
 
 def test_other_peoples_folders_are_left_alone(cohort, tmp_path):

@@ -28,15 +28,17 @@ def _mesh(devices):
 
 def _batch(subjects=16):
   rng = np.random.default_rng(0)
+  age = rng.uniform(20, 30, subjects).astype(np.float32)
+  morphometry = rng.uniform(size=(subjects, 6, 3)).astype(np.float32)
+  age[[1, 2]] = morphometry[[2, 9]] = np.nan      # missing: unevenly spread over the devices
   return {'volume': rng.uniform(size=(subjects, *SHAPE)).astype(np.float32),
-          'age': rng.uniform(20, 30, subjects).astype(np.float32),
-          'morphometry': rng.uniform(size=(subjects, 6, 3)).astype(np.float32)}
+          'attributes': {'age': age, 'anatomy': morphometry}}
 
 
 @functools.cache
 def _one_step(devices, mapper='jit', descriptor='global'):
   config = ml_collections.ConfigDict(CONFIG.to_dict())
-  config.terms.anatomy.descriptor = descriptor
+  config.terms.anatomy.kernel = descriptor
   mesh = _mesh(devices)
   encoder = _encoder(axis_name=parallel.AXIS)
   head = models.get_head('mlp', 16)
@@ -84,7 +86,7 @@ def test_the_step_is_the_gradient_of_the_loss_written_out():
                                 twice, True, mutable=['batch_stats'])
     embeddings = head.apply({'params': params['head']}, features)
     pairs = embeddings.reshape(2, -1, embeddings.shape[-1]).swapaxes(0, 1)
-    return losses.anatcl_loss(pairs, batch['age'], batch['morphometry'], CONFIG)[0]
+    return losses.combined_loss(pairs, batch['attributes'], CONFIG)[0]
 
   value, expected = jax.value_and_grad(loss_of)(state.params)
   np.testing.assert_allclose(metrics['loss'], value, rtol=1e-5)

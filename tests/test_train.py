@@ -6,9 +6,11 @@ import json
 import math
 import pathlib
 import re
+import shutil
 
 import jax
 import numpy as np
+import pandas
 import pytest
 import tensorboardX.proto.event_pb2
 from matplotlib import image
@@ -69,7 +71,8 @@ def test_workdir_holds_events_config_and_picture(finished):
   assert scalars['loss', 16] == pytest.approx(last['loss'])
   assert scalars['heldout/loss', 16] == pytest.approx(last['heldout/loss'])
   config = json.loads((finished / 'whole' / 'config.json').read_text())
-  assert config['loss']['terms']['age'] == {'weight': 1.0, 'kernel': 'rbf', 'sigma': 2.0}
+  assert config['loss']['terms']['age'] == {
+      'attribute': 'age', 'weight': 1.0, 'kernel': 'rbf', 'sigma': 2.0}
   picture = image.imread(finished / 'whole' / 'curves.png')
   assert picture.shape[0] > 400 and picture[..., :3].std() > 0.05
 
@@ -84,8 +87,8 @@ def test_checkpoint_holds_state_and_statistics_of_training_subjects(finished, tr
     assert checkpoints.latest_step == 16
     state, statistics = checkpoints.restore(like)
   measures = training_set.select_measures(('thickness', 'volume', 'area'))[train_records]
-  np.testing.assert_allclose(statistics['offset'], measures.min(0))
-  np.testing.assert_allclose(statistics['scale'], measures.max(0) - measures.min(0), rtol=1e-5)
+  np.testing.assert_allclose(statistics['anatomy']['offset'], measures.min(0))
+  np.testing.assert_allclose(statistics['anatomy']['scale'], measures.max(0) - measures.min(0), rtol=1e-5)
   assert int(state.step) == 16
   moved = [bool((a != b).any()) for a, b in zip(jax.tree.leaves(state.params),
                                                jax.tree.leaves(like.params))]
@@ -131,6 +134,29 @@ def test_impossible_runs_leave_no_workdir(training_set, tmp_path, arguments, cha
   with pytest.raises(UserError, match=message):
     train.train(_config(training_set, arguments, **changes), tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
+
+
+def test_any_method_with_more_terms_and_missing_values(training_set, tmp_path):
+  """Threshold, whitened anatomy, sex and site; a quarter of the ages and morphometry missing."""
+  directory = tmp_path / 'data'
+  shutil.copytree(training_set.directory, directory)
+  table = pandas.read_csv(directory / 'participants.tsv', sep='\t', dtype=str)
+  table.loc[::4, 'age'] = 'n/a'
+  table.to_csv(directory / 'participants.tsv', sep='\t', index=False)
+  morphometry = training_set.morphometry.copy()
+  morphometry[1::4] = np.nan
+  np.save(directory / 'morphometry.npy', morphometry)
+  config = _config(training_set, 'encoder=tiny,also=sex+site', epochs=1, data_dir=str(directory))
+  config.loss.method = 'threshold'
+  config.loss.terms.anatomy.update({'kernel': 'whitened', 'normalization': 'zscore'})
+  config.loss.terms.sex.weight = 0.5
+  train.train(config, tmp_path / 'run')
+  for row in tracking.read_metrics(tmp_path / 'run'):
+    terms = {name: row[f'loss/{name}'] for name in ('age', 'anatomy', 'sex', 'site')}
+    assert all(map(math.isfinite, terms.values())) and min(terms.values()) > 0
+    weighted = terms['age'] + terms['anatomy'] + 0.5 * terms['sex'] + terms['site']
+    assert row['loss'] == pytest.approx(weighted, rel=1e-5)
+    assert 0 < row['effective_positives/sex'] <= 7
 
 
 def test_rows_cut_off_by_a_crash_are_passed_over(tmp_path):

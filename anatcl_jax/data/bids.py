@@ -44,12 +44,13 @@ def read_cohort(volumes: str, participants: pathlib.Path, morphometry: list[path
     if row is None:
       problems.append(Problem(scan.label, f'has no row in {participants}'))
     elif why := participants_table.age_problem(table['age'][row]):
-      problems.append(Problem(scan.label, f'{why} in {participants}'))
+      problems.append(Problem(scan.label, f'{why} in {participants}',
+                              missing=np.isnan(table['age'][row])))
     if measured is None:
       continue
     row = _lookup(measured_rows, scan)
     if row is None:
-      problems.append(Problem(scan.label, f'has no row in {measured.source}'))
+      problems.append(Problem(scan.label, f'has no row in {measured.source}', missing=True))
       continue
     values[i] = measured.values[row]
     if why := measured.outliers.get(measured.scans[row]):
@@ -57,7 +58,7 @@ def read_cohort(volumes: str, participants: pathlib.Path, morphometry: list[path
     elif np.isnan(values[i]).any():
       region, measure = np.argwhere(np.isnan(values[i]))[0]
       problems.append(Problem(scan.label, f'has no {measures[measure]} of {regions[region]} in '
-                                          f'{measured.source}'))
+                                          f'{measured.source}', missing=True))
   used = set(rows)
   unused = [key[0] for key, row in labels.items() if row not in used]
   if unused:

@@ -33,10 +33,14 @@ class Scan:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """Why a scan can't be used: `why` reads on from the name of its subject."""
+  """Why a scan can't be used: `why` reads on from the name of its subject.
+
+  `missing` says that it lacks only age or morphometry: it could still take part in other terms.
+  """
 
   subject: str
   why: str
+  missing: bool = False
 
   def __str__(self) -> str:
     return f'{self.subject} {self.why}'

@@ -10,7 +10,7 @@ import numpy as np
 
 from anatcl_jax.data import atlas as atlases
 from anatcl_jax.data import tables
-from anatcl_jax.errors import UserError, listed
+from anatcl_jax.errors import UserError, check_name, listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +96,22 @@ def read_tables(paths: list[pathlib.Path], atlas: str) -> Morphometry:
                        outliers)
   _check_volume_ratio(result)
   return result
+
+
+def measure_names(text: str, available: tuple[str, ...]) -> tuple[str, ...]:
+  """The config's `measures`: a list joined by `+`, or `all` that are available.
+
+  Raises:
+    UserError: a name that is no measure, or one that stands there twice.
+  """
+  if text == 'all':
+    return available
+  names = tuple(text.split('+'))
+  for name in names:
+    check_name(name, MEASURES, 'measure')
+  if len(set(names)) < len(names):
+    raise UserError(f'measures {text!r} names a measure twice')
+  return names
 
 
 def _read_one(path: pathlib.Path, atlas: str) -> tuple[dict, dict]:

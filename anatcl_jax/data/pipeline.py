@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import grain
 import jax
@@ -19,7 +20,7 @@ from anatcl_jax.data.shards import ShardSet
 from anatcl_jax.data.volumes import center_crop
 from anatcl_jax.errors import UserError
 
-Batch = dict[str, np.ndarray]
+Batch = dict[str, Any]   # volume [N, X, Y, Z], attributes {term: [N, ...]}
 
 
 def split_by_participant(participants: np.ndarray, fold: int, num_folds: int,
@@ -74,27 +75,24 @@ def heldout_batches(records: np.ndarray, batch_size: int, devices: int) -> list[
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-  """Reads a record with its labels: volume (float32), age and normalised morphometry."""
+  """Reads a record: its volume (float32) and the attributes that the loss compares."""
 
   shards: ShardSet
-  morphometry: np.ndarray       # float32 [record, region, measure], normalised
+  attributes: dict[str, np.ndarray]   # by term of the loss, a row a record
   crop: tuple[int, ...] | None
-
-  @functools.cached_property
-  def _ages(self) -> np.ndarray:
-    return self.shards.table['age'].to_numpy(np.float32)
 
   def __call__(self, record: int) -> Batch:
     volume, scale = self.shards.read_volume(int(record))
     volume = center_crop(volume, self.crop).astype(np.float32)
     if scale != 1:
       volume *= np.float32(scale)
-    return {'volume': volume, 'age': self._ages[record], 'morphometry': self.morphometry[record]}
+    return {'volume': volume,
+            'attributes': {name: values[record] for name, values in self.attributes.items()}}
 
   def batch(self, records: np.ndarray) -> Batch:
     """This process's share of a batch, read in this thread."""
     rows = [self(record) for record in np.split(records, jax.process_count())[jax.process_index()]]
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 
 @dataclasses.dataclass(frozen=True)

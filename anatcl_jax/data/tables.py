@@ -10,7 +10,7 @@ import pandas
 
 from anatcl_jax.errors import UserError, listed
 
-_MISSING = ('', 'n/a', 'N/A', 'NA', 'nan', 'NaN')
+MISSING = ('', 'n/a', 'N/A', 'NA', 'nan', 'NaN')
 
 
 def read_table(path: pathlib.Path,
@@ -44,7 +44,7 @@ def read_table(path: pathlib.Path,
     raise UserError(f'{path}: column {listed(twice)} stands there twice')
   try:
     table = pandas.read_csv(path, sep=separator, dtype=str, encoding='utf-8-sig', index_col=False,
-                            keep_default_na=False, na_values=list(_MISSING), skipinitialspace=True)
+                            keep_default_na=False, na_values=list(MISSING), skipinitialspace=True)
   except (pandas.errors.ParserError, pandas.errors.EmptyDataError) as error:
     raise UserError(f'{path}: not a table ({str(error).splitlines()[0]})') from None
   table.columns = [str(name).strip() for name in table.columns]
