@@ -194,7 +194,7 @@ def _read_grids(cohort: Cohort) -> tuple[dict[str, Grid], list[Problem]]:
   grids, problems = {}, []
   for scan in cohort.scans:
     try:
-      grids[scan.label] = read_grid(scan.path)
+      grids[scan.label] = read_grid(scan.volume)
     except UserError as error:
       problems.append(Problem(scan.label, f'can\'t be read: {error}'))
   return grids, problems
@@ -212,7 +212,7 @@ def _choose_grid(cohort: Cohort, grids: dict[str, Grid], name: str, spacing: flo
   if name != 'native':
     return base, []
   return base, [Problem(scan.label, f'is on another grid ({grids[scan.label]}) than the others '
-                                    f'({base}) in {scan.path}; resample all with --grid mni1.5')
+                                    f'({base}) in {scan.volume.path}; resample all with --grid mni1.5')
                 for scan in cohort.scans
                 if scan.label in grids and not grids[scan.label].matches(base)]
 

@@ -6,7 +6,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from anatcl_jax.data.volumes import NAMED_GRIDS, Grid, center_crop, read_grid, read_volume, resized
+from anatcl_jax.data.volumes import (NAMED_GRIDS, Grid, NiftiFile, center_crop, read_grid,
+                                     read_volume, resized)
 from anatcl_jax.errors import UserError
 
 
@@ -31,12 +32,12 @@ def _world_of_maximum(values, grid):
 @pytest.mark.parametrize('axes', ['RAS', 'LAS', 'PIR', 'SLP', 'LPI'])
 def test_any_orientation_becomes_the_same_ras_volume(tmp_path, axes):
   path = _blob(tmp_path / 'a.nii.gz', axes)
-  grid = read_grid(path)
+  grid = read_grid(NiftiFile(path))
   assert nibabel.aff2axcodes(np.asarray(grid.affine)) == ('R', 'A', 'S')
-  values = read_volume(path, grid)
+  values = read_volume(NiftiFile(path), grid)
   np.testing.assert_allclose(_world_of_maximum(values, grid), (-32, 20, 8), atol=1e-3)
   reference = _blob(tmp_path / 'b.nii', 'RAS')
-  np.testing.assert_array_equal(values, read_volume(reference, read_grid(reference)))
+  np.testing.assert_array_equal(values, read_volume(NiftiFile(reference), read_grid(NiftiFile(reference))))
 
 
 def test_resampling_keeps_world_positions_and_total(tmp_path):
@@ -46,10 +47,10 @@ def test_resampling_keeps_world_positions_and_total(tmp_path):
   centres = nibabel.affines.apply_affine(affine, np.moveaxis(np.indices((60, 70, 56)), 0, -1))
   values = np.exp(-np.sum((centres - (-20, 15, 8))**2, -1) / (2 * 10**2)).astype(np.float32)
   nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / 'smooth.nii.gz')
-  native = read_grid(tmp_path / 'smooth.nii.gz')
+  native = read_grid(NiftiFile(tmp_path / 'smooth.nii.gz'))
   coarse = resized(native, spacing=4)
   assert coarse.shape == (30, 35, 28) and coarse.spacing == (4, 4, 4)
-  result = read_volume(tmp_path / 'smooth.nii.gz', coarse)
+  result = read_volume(NiftiFile(tmp_path / 'smooth.nii.gz'), coarse)
   np.testing.assert_allclose(result.sum() * 8, values.sum(), rtol=1e-3)
   axes = nibabel.affines.apply_affine(np.asarray(coarse.affine),
                                       np.moveaxis(np.indices(coarse.shape), 0, -1))
@@ -75,8 +76,8 @@ def test_aomic_left_is_left(aomic):
   path = aomic / 'vbm' / 'sub-0001_space-GM226_label-GM_mod.nii.gz'
   raw = nibabel.load(path)
   assert nibabel.aff2axcodes(raw.affine) == ('L', 'A', 'S')
-  grid = read_grid(path)
-  ours, theirs = read_volume(path, grid), raw.get_fdata(dtype=np.float32)
+  grid = read_grid(NiftiFile(path))
+  ours, theirs = read_volume(NiftiFile(path), grid), raw.get_fdata(dtype=np.float32)
   for index in [(20, 50, 40), (70, 30, 45), (45, 80, 30), (10, 60, 33)]:
     world = nibabel.affines.apply_affine(raw.affine, index)
     mine = np.round(np.linalg.solve(np.asarray(grid.affine), [*world, 1])[:3]).astype(int)
@@ -114,11 +115,11 @@ def test_bad_volumes_are_named(tmp_path, fault, message):
   if fault == 'text':
     path.write_text('not an image')
   with pytest.raises(UserError, match=message) as error:
-    read_volume(path, read_grid(path))
+    read_volume(NiftiFile(path), read_grid(NiftiFile(path)))
   assert str(path) in str(error.value) and '\n' not in str(error.value)
 
 
 def test_volume_outside_the_grid_is_an_error(tmp_path):
   path = _saved(tmp_path / 'far.nii', np.ones((5, 5, 5), np.float32))
   with pytest.raises(UserError, match='outside the grid'):
-    read_volume(path, Grid.of((5, 5, 5), [[1, 0, 0, 900], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
+    read_volume(NiftiFile(path), Grid.of((5, 5, 5), [[1, 0, 0, 900], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))

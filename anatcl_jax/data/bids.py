@@ -14,6 +14,7 @@ from anatcl_jax.data import atlas as atlases
 from anatcl_jax.data import morphometry as morphometry_tables
 from anatcl_jax.data import participants as participants_table
 from anatcl_jax.data.cohort import Cohort, Problem, Scan
+from anatcl_jax.data.volumes import NiftiFile
 from anatcl_jax.errors import UserError, listed
 
 _ENTITY = re.compile(r'(sub-[A-Za-z0-9]+)(?:.*?[_/](ses-[A-Za-z0-9]+))?')
@@ -85,9 +86,9 @@ def _find_scans(pattern: str) -> tuple[Scan, ...]:
     if not match or not path.name.endswith(('.nii', '.nii.gz')):
       unnamed.append(str(path))
       continue
-    scan = Scan(match[1], match[2] or '', path)
+    scan = Scan(match[1], match[2] or '', NiftiFile(path))
     if scan.key in scans:
-      raise UserError(f'{scan.label} has two volumes, {scans[scan.key].path} and {path}; '
+      raise UserError(f'{scan.label} has two volumes, {scans[scan.key].volume.path} and {path}; '
                       'narrow the pattern to one a participant (and session)')
     scans[scan.key] = scan
   if unnamed:

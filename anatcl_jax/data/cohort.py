@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 import sys
 from collections.abc import Callable
 
@@ -11,16 +10,17 @@ import numpy as np
 import pandas
 
 from anatcl_jax.data import tables
+from anatcl_jax.data.volumes import VolumeSource
 from anatcl_jax.errors import UserError, listed
 
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-  """One volume on disk: sub-01, ses-2 ('' where its name holds no session) and its path."""
+  """One volume on disk: sub-01, ses-2 ('' where its name holds no session) and where it lies."""
 
   participant_id: str
   session: str
-  path: pathlib.Path
+  volume: VolumeSource
 
   @property
   def key(self) -> tuple[str, str]:

@@ -1,15 +1,17 @@
-"""Reads one NIfTI volume: oriented to RAS, checked, and on the grid that was asked for."""
+"""Reads one volume: oriented to RAS, checked, and on the grid that was asked for."""
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
 import zlib
+from typing import Protocol
 
 import nibabel
 import nibabel.processing
 import numpy as np
 import scipy.ndimage
+from nibabel.spatialimages import SpatialImage
 
 from anatcl_jax.errors import UserError
 
@@ -62,38 +64,58 @@ def resized(grid: Grid, spacing: float | None = None, shape: tuple[int, ...] | N
   return Grid.of(shape, new_affine)
 
 
-def _open(path: pathlib.Path) -> nibabel.Nifti1Image:
+class VolumeSource(Protocol):
+  """Where a volume lies on disk, and how it becomes an image; sent to other processes by pickling."""
+
+  path: pathlib.Path            # for messages, and to see whether it changed
+
+  def image(self) -> SpatialImage:
+    """The volume with its affine, voxels read on demand; a UserError where that is not possible."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NiftiFile:
+  """One volume in a file of its own, its orientation in its header."""
+
+  path: pathlib.Path
+
+  def image(self) -> SpatialImage:
+    try:
+      image = nibabel.load(self.path)
+    except FileNotFoundError:
+      raise UserError(f'{self.path}: no such file') from None
+    except Exception as error:  # nibabel raises what its decompressor or header parser raised
+      raise UserError(f'{self.path}: not a readable NIfTI volume ({first_line(error)})') from None
+    header = image.header
+    if 'sform_code' in header and not (int(header['sform_code']) or int(header['qform_code'])):
+      raise UserError(f'{self.path}: its header holds no orientation (sform and qform codes are 0), '
+                      'so left and right are unknown; set them with the tool that wrote the file')
+    if len(image.shape) == 4 and image.shape[3] == 1:
+      image = image.slicer[..., 0]
+    return image
+
+
+def _oriented(source: VolumeSource) -> SpatialImage:
   """The image in RAS order, its voxels not read yet."""
-  try:
-    image = nibabel.load(path)
-  except FileNotFoundError:
-    raise UserError(f'{path}: no such file') from None
-  except Exception as error:  # nibabel raises what its decompressor or header parser raised
-    raise UserError(f'{path}: not a readable NIfTI volume ({_first_line(error)})') from None
-  if len(image.shape) == 4 and image.shape[3] == 1:
-    image = image.slicer[..., 0]
+  image = source.image()
   if len(image.shape) != 3:
-    raise UserError(f'{path}: has shape {image.shape}; give one 3-D volume a file')
-  header = image.header
-  if 'sform_code' in header and not (int(header['sform_code']) or int(header['qform_code'])):
-    raise UserError(f'{path}: its header holds no orientation (sform and qform codes are 0), so '
-                    'left and right are unknown; set them with the tool that wrote the file')
+    raise UserError(f'{source.path}: has shape {image.shape}; give one 3-D volume a file')
   if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine)) < 1e-9:
-    raise UserError(f'{path}: its affine is not invertible; the header is damaged')
+    raise UserError(f'{source.path}: its affine is not invertible; the header is damaged')
   return nibabel.as_closest_canonical(image)
 
 
-def read_grid(path: pathlib.Path) -> Grid:
+def read_grid(source: VolumeSource) -> Grid:
   """The RAS grid of a volume, from its header alone.
 
   Raises:
     UserError: the file is missing, unreadable, not 3-D, or has no orientation.
   """
-  image = _open(path)
+  image = _oriented(source)
   return Grid.of(image.shape, image.affine)
 
 
-def read_volume(path: pathlib.Path, grid: Grid) -> np.ndarray:
+def read_volume(source: VolumeSource, grid: Grid) -> np.ndarray:
   """A volume in RAS order on the given grid, float32 [X, Y, Z].
 
   A volume that is on that grid already is not interpolated. Others are interpolated linearly after
@@ -102,11 +124,11 @@ def read_volume(path: pathlib.Path, grid: Grid) -> np.ndarray:
   Raises:
     UserError: the file is truncated, or its values are not finite or all zero.
   """
-  image = _open(path)
+  image, path = _oriented(source), source.path
   try:
     values = np.asarray(image.dataobj, dtype=np.float32)
   except (OSError, EOFError, ValueError, zlib.error) as error:
-    raise UserError(f'{path}: truncated or damaged ({_first_line(error)}); '
+    raise UserError(f'{path}: truncated or damaged ({first_line(error)}); '
                     'copy or make it again') from None
   bad = int(np.size(values) - np.isfinite(values).sum())
   if bad:
@@ -134,5 +156,6 @@ def center_crop(volume: np.ndarray, most: tuple[int, ...] | None) -> np.ndarray:
   return volume[tuple(slice(s, s + min(n, m)) for s, n, m in zip(starts, volume.shape, most))]
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+  """What an exception of a library says, short enough for an error line of ours."""
   return (str(error).splitlines() or [type(error).__name__])[0][:120]

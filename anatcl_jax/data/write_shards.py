@@ -79,8 +79,8 @@ def write_shards(cohort: Cohort, recipe: Recipe, out: pathlib.Path, *, workers: 
 
 def _fingerprint(block: tuple[Scan, ...], recipe: Recipe) -> str:
   """Changes when a volume of the shard or the way it is stored does."""
-  files = [(*scan.key, str(scan.path.resolve()), scan.path.stat().st_size,
-            scan.path.stat().st_mtime_ns) for scan in block]
+  files = [(*scan.key, repr(scan.volume), (file := scan.volume.path.stat()).st_size,
+            file.st_mtime_ns) for scan in block]
   described = json.dumps([files, dataclasses.asdict(recipe), shards.SCHEMA_VERSION])
   return hashlib.sha256(described.encode()).hexdigest()
 
@@ -156,7 +156,7 @@ def _write_shard(path: pathlib.Path, block: tuple[Scan, ...], recipe: Recipe, po
 def _encode(scan: Scan, recipe: Recipe) -> tuple[bytes, tuple[float, ...], str | None]:
   """A record, (lowest, highest, largest rounding error), and why there is none."""
   try:
-    volume = read_volume(scan.path, recipe.grid)
+    volume = read_volume(scan.volume, recipe.grid)
     record = shards.encode_record(*scan.key, volume, recipe.dtype)
   except UserError as error:
     return b'', (), f'can\'t be read: {error}'
