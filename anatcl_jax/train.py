@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from anatcl_jax import models, optim, parallel, prepare, report, step, tracking
+from anatcl_jax import models, optim, parallel, report, step, tracking
 from anatcl_jax.checkpoint import Checkpoints, check_config
 from anatcl_jax.config import check_values, crop_sizes
-from anatcl_jax.data import attributes, pipeline, shards
+from anatcl_jax.data import attributes, make_shards, pipeline, shards
 from anatcl_jax.data.phantom import PhantomSettings
 from anatcl_jax.errors import RunFailure, UserError, listed
 
@@ -122,7 +122,7 @@ def _open_data(config: ml_collections.ConfigDict) -> shards.ShardSet:
   if 'phantom' not in config:
     return shards.open_shards(directory)
   if not (directory / 'dataset.json').is_file():
-    prepare.make_phantom_shards(PhantomSettings(**config.phantom), directory)
+    make_shards.make_phantom_shards(PhantomSettings(**config.phantom), directory)
   data = shards.open_shards(directory)
   if data.info['sources'].get('phantom') != dataclasses.asdict(PhantomSettings(**config.phantom)):
     raise UserError(f'{directory} was not made with config.phantom {config.phantom.to_dict()}; '

@@ -10,7 +10,7 @@ import pytest
 jax.config.update('jax_num_cpu_devices', 8)
 
 from anatcl_jax.data import bids, phantom  # noqa: E402
-from anatcl_jax.prepare import make_phantom_shards, make_shards  # noqa: E402
+from anatcl_jax.data.make_shards import make_phantom_shards, make_shards  # noqa: E402
 
 AOMIC = pathlib.Path(__file__).parents[2] / 'shared' / 'data' / 'aomic-piop2'
 

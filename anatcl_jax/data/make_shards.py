@@ -1,0 +1,112 @@
+"""Turns a cohort into a shard set: settles what does not match, chooses the grid, writes, reports."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import pathlib
+import sys
+import tempfile
+
+from anatcl_jax.data import bids, phantom, shards
+from anatcl_jax.data import cohort as cohorts
+from anatcl_jax.data.cohort import Cohort, Problem
+from anatcl_jax.data.volumes import NAMED_GRIDS, Grid, read_grid, resized
+from anatcl_jax.data.write_shards import Recipe, write_shards
+from anatcl_jax.errors import UserError, listed
+
+
+def make_phantom_shards(settings: phantom.PhantomSettings, out: pathlib.Path, *,
+                        keep_cohort: pathlib.Path | None = None, dtype: str = 'float32',
+                        workers: int | None = None) -> shards.ShardSet:
+  """Draws a synthetic cohort and makes shards of it, the way that a real cohort takes.
+
+  Raises:
+    UserError: settings that make no cohort, or folders that hold something else.
+  """
+  workers = workers or _workers(settings.subjects * settings.sessions)
+  print(f'drawing {settings.subjects} SYNTHETIC subjects at {settings.spacing:g} mm',
+        file=sys.stderr)
+  with tempfile.TemporaryDirectory(prefix='anatcl-phantom-') as temporary:
+    directory = keep_cohort or pathlib.Path(temporary) / 'cohort'
+    paths = phantom.write_cohort(directory, settings, workers)
+    cohort = bids.read_cohort(paths.volumes, paths.participants, list(paths.morphometry))
+    cohort = dataclasses.replace(cohort, sources={'phantom': dataclasses.asdict(settings)})
+    return make_shards(cohort, out, dtype=dtype, workers=workers)
+
+
+def make_shards(cohort: Cohort, out: pathlib.Path, *, grid: str = 'native',
+                spacing: float | None = None, shape: list[int] | None = None,
+                dtype: str = 'float32', leave_out_bad: bool = False,
+                keep_incomplete: bool = False, workers: int | None = None) -> shards.ShardSet:
+  """Settles what does not match in a cohort, writes its shards, and says what came out.
+
+  Raises:
+    UserError: scans that can't be used and `leave_out_bad` is not set; nothing is left behind then.
+  """
+  if (spacing is not None and spacing <= 0) or (shape and min(shape) < 1):
+    raise UserError('--spacing and --shape take sizes above 0')
+  grids, unreadable = _read_grids(cohort)
+  target, other_grid = _choose_grid(cohort, grids, grid, spacing, shape)
+  incomplete = {problem.subject for problem in cohort.problems if problem.missing}
+  if keep_incomplete and incomplete:
+    print(f'note: {len(incomplete)} scans without age or complete morphometry are kept: '
+          f'{listed(sorted(incomplete))}', file=sys.stderr)
+  problems = [*(problem for problem in cohort.problems
+                if not (keep_incomplete and problem.missing)), *unreadable, *other_grid]
+  bad = cohorts.settle(problems, len(cohort.scans), leave_out_bad)
+  cohort = cohort.select(lambda scan: scan.label not in bad)
+  made = write_shards(cohort, Recipe(target, dtype), out, leave_out_bad=leave_out_bad,
+                      workers=workers or _workers(len(cohort.scans)))
+  _say_result(made)
+  return made
+
+
+def _workers(scans: int) -> int:
+  """A process a core, but none for so few scans that starting it takes longer."""
+  return max(1, min(os.cpu_count() or 1, scans // 16))
+
+
+def _read_grids(cohort: Cohort) -> tuple[dict[str, Grid], list[Problem]]:
+  grids, problems = {}, []
+  for scan in cohort.scans:
+    try:
+      grids[scan.label] = read_grid(scan.volume)
+    except UserError as error:
+      problems.append(Problem(scan.label, f'can\'t be read: {error}'))
+  return grids, problems
+
+
+def _choose_grid(cohort: Cohort, grids: dict[str, Grid], name: str, spacing: float | None,
+                 shape: list[int] | None) -> tuple[Grid, list[Problem]]:
+  """The grid of the shards, and the scans that would need resampling where none was asked for."""
+  if not grids:
+    return NAMED_GRIDS['mni1.5'], []
+  usual = collections.Counter(grids.values()).most_common(1)[0][0]
+  base = NAMED_GRIDS.get(name, usual)
+  if spacing or shape:
+    return resized(base, spacing, shape), []
+  if name != 'native':
+    return base, []
+  return base, [Problem(scan.label, f'is on another grid ({grids[scan.label]}) than the others '
+                                    f'({base}) in {scan.volume.path}; resample all with --grid mni1.5')
+                for scan in cohort.scans
+                if scan.label in grids and not grids[scan.label].matches(base)]
+
+
+def _say_result(made: shards.ShardSet) -> None:
+  info = made.info
+  size = sum(shard['bytes'] for shard in info['shards'])
+  ages = made.table['age'].astype(float)
+  rows = [f'{len(made)} scans of {made.table["participant_id"].nunique()} '
+          f'{"SYNTHETIC " if made.synthetic else ""}participants, ages {ages.min():.4g} to '
+          f'{ages.max():.4g}',
+          f'volumes: {made.grid}, RAS, {info["dtype"]}, values '
+          f'{min(s["lowest"] for s in info["shards"]):.4g} to '
+          f'{max(s["highest"] for s in info["shards"]):.4g}, '
+          f'largest rounding error {max(s["largest_error"] for s in info["shards"]):.3g}',
+          f'morphometry: {" + ".join(made.measures) or "none"}, {len(info["regions"])} regions of '
+          f'the {info["atlas"]} atlas',
+          f'shards: {len(info["shards"])} files, {size / 1e6:.1f} MB -> {made.directory}']
+  print('\n'.join(rows))
