@@ -14,6 +14,7 @@ from anatcl_jax import errors
 from anatcl_jax.data import atlas as atlases
 from anatcl_jax.data import bids, inspection, phantom, shards
 from anatcl_jax.data.make_shards import make_phantom_shards, make_shards
+from anatcl_jax.data.phenotypes import PRESETS
 from anatcl_jax.data.volumes import NAMED_GRIDS
 from anatcl_jax.data.write_shards import Part
 
@@ -29,7 +30,8 @@ worked example: AOMIC gray-matter maps with cortical thickness, resampled to 4 m
 --volumes is quoted (the program expands it), --morphometry is not (the shell does). Each volume's
 name holds its participant, sub-0001, and perhaps its session, ses-1. The tables are those of
   aparcstats2table --hemi lh --meas thickness --subjects sub-0001 ... --tablefile lh.thickness.tsv
-for both hemispheres, and for as many of thickness, volume and area as you have.
+for both hemispheres, and for as many of thickness, volume and area as you have. docs/cohorts.md has
+an example for CAT12, fMRIPrep, SUBJECTS_DIR, ADNI, OASIS-3, SchizConnect and ABIDE.
 """
 
 _PHANTOM_EXAMPLE = """\
@@ -65,10 +67,18 @@ def _add_bids(commands) -> None:
       epilog=_BIDS_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--volumes', required=True, metavar='GLOB',
                       help='quoted pattern of .nii or .nii.gz files, ** for any depth')
+  parser.add_argument('--id-pattern', metavar='REGEX',
+                      help='regular expression that finds (?P<participant>...) and, if there are '
+                           'any, (?P<session>...) in the path of a volume (default: by name, as '
+                           'BIDS, CAT12 and --phenotypes name them)')
   parser.add_argument('--participants', required=True, type=pathlib.Path, metavar='TSV',
-                      help='participants.tsv with participant_id and age (years); more is kept')
+                      help='participants.tsv with participant_id and age (years), or the table of '
+                           '--phenotypes; more is kept')
+  parser.add_argument('--phenotypes', choices=PRESETS, default='bids',
+                      help='whose columns and codes the table has (default: %(default)s)')
   parser.add_argument('--morphometry', nargs='+', default=[], type=pathlib.Path, metavar='TABLE',
-                      help='aparcstats2table outputs, tab or comma; none: no anatomical loss')
+                      help="aparcstats2table outputs, tab or comma, or FreeSurfer's SUBJECTS_DIR; "
+                           'none: no anatomical loss')
   parser.add_argument('--atlas', choices=sorted(atlases.ATLASES), default='desikan',
                       help='cortical atlas of the tables (default: %(default)s)')
   parser.add_argument('--keep-incomplete', action='store_true',
@@ -138,7 +148,8 @@ def _add_output(parser, spacing: float | None = None) -> None:
 
 
 def _prepare_bids(chosen: argparse.Namespace) -> None:
-  cohort = bids.read_cohort(chosen.volumes, chosen.participants, chosen.morphometry, chosen.atlas)
+  cohort = bids.read_cohort(chosen.volumes, chosen.participants, chosen.morphometry, chosen.atlas,
+                            phenotypes=chosen.phenotypes, id_pattern=chosen.id_pattern)
   make_shards(cohort, chosen.out, grid=chosen.grid, spacing=chosen.spacing, shape=chosen.shape,
               dtype=chosen.dtype, leave_out_bad=chosen.leave_out_bad,
               keep_incomplete=chosen.keep_incomplete, workers=chosen.workers,

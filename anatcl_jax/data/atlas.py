@@ -43,3 +43,8 @@ ATLASES = {'desikan': _DESIKAN_HEMISPHERE, 'destrieux': _DESTRIEUX_HEMISPHERE}
 def regions(atlas: str) -> tuple[str, ...]:
   """Regions of both hemispheres, all of lh before all of rh, as `lh_bankssts`."""
   return tuple(f'{hemisphere}_{name}' for hemisphere in HEMISPHERES for name in ATLASES[atlas])
+
+
+def region_name(text: str) -> str:
+  """A region by its name here: FreeSurfer 6.0 writes G&S_subcentral, others G_and_S_subcentral."""
+  return text.replace('&', '_and_')

@@ -9,7 +9,7 @@ import re
 import numpy as np
 
 from anatcl_jax.data import atlas as atlases
-from anatcl_jax.data import tables
+from anatcl_jax.data import freesurfer, tables
 from anatcl_jax.errors import UserError, check_name, listed
 
 
@@ -43,7 +43,8 @@ _VOLUME_RATIO = (0.6, 1.7)
 class Morphometry:
   """Measures of regions of scans: `values` float32 [scan, region, measure], NaN where missing.
 
-  `outliers` says of a scan which of its cells lies outside the range of its measure.
+  `outliers` says of a scan which of its cells lies outside the range of its measure, `incomplete`
+  why it lacks measures.
   """
 
   atlas: str
@@ -52,6 +53,7 @@ class Morphometry:
   values: np.ndarray
   source: str
   outliers: dict[tuple[str, str], str]
+  incomplete: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
 
   @property
   def regions(self) -> tuple[str, ...]:
@@ -59,7 +61,7 @@ class Morphometry:
 
 
 def read_tables(paths: list[pathlib.Path], atlas: str) -> Morphometry:
-  """Morphometry from aparcstats2table tables, one a hemisphere and measure or wider.
+  """Morphometry from aparcstats2table tables, one a hemisphere and measure or wider, or SUBJECTS_DIR.
 
   Columns are `lh_bankssts_thickness`, or bare region names below a corner cell such as
   `lh.aparc.thickness`; summary columns are not regions and are passed over.
@@ -69,10 +71,14 @@ def read_tables(paths: list[pathlib.Path], atlas: str) -> Morphometry:
       number, or a column whose median lies outside the range of its measure.
   """
   columns = {}  # (region, measure) -> (path, {scan: value})
-  outliers = {}
+  outliers, incomplete = {}, {}
   for path in paths:
-    own_columns, own_outliers = _read_one(path, atlas)
-    outliers.update(own_outliers)
+    if path.is_dir():
+      own_columns, lacking = freesurfer.read_subjects(path, atlas)
+      incomplete |= lacking
+    else:
+      own_columns = _read_table(path, atlas)
+    outliers |= _check_ranges(path, own_columns)
     for key, values in own_columns.items():
       if key in columns:
         raise UserError(f'{path}: {key[0]} {key[1]} stands in {columns[key][0]} too; '
@@ -86,14 +92,15 @@ def read_tables(paths: list[pathlib.Path], atlas: str) -> Morphometry:
       source = next(path for (_, m), (path, _) in columns.items() if m == measure)
       raise UserError(f'{source}: {measure} of region {listed(missing)} is in no table; the '
                       f'{atlas} atlas has {len(regions)} regions, of both hemispheres')
-  scans = tuple(dict.fromkeys(scan for _, values in columns.values() for scan in values))
+  scans = tuple(dict.fromkeys([*(scan for _, values in columns.values() for scan in values),
+                               *incomplete]))
   values = np.full((len(scans), len(regions), len(measures)), np.nan, np.float32)
   for j, region in enumerate(regions):
     for k, measure in enumerate(measures):
       column = columns[region, measure][1]
       values[:, j, k] = [column.get(scan, np.nan) for scan in scans]
   result = Morphometry(atlas, measures, scans, values, ', '.join(path.name for path in paths),
-                       outliers)
+                       outliers, incomplete)
   _check_volume_ratio(result)
   return result
 
@@ -114,41 +121,45 @@ def measure_names(text: str, available: tuple[str, ...]) -> tuple[str, ...]:
   return names
 
 
-def _read_one(path: pathlib.Path, atlas: str) -> tuple[dict, dict]:
-  """Columns by region and measure, each a value by scan, and the outlying cell of any scan."""
+def _read_table(path: pathlib.Path, atlas: str) -> freesurfer.Columns:
+  """The columns of a table that are regions, each a value by scan."""
   table = tables.read_table(path, lambda name: (name not in atlases.ATLASES[atlas]
                                                 and not _region_and_measure(name, atlas, None)))
   corner = str(table.columns[0])
-  labels = [str(text) for text in table[corner]]
-  scans = [tables.split_identifier(text) for text in labels]
+  scans = tables.scan_keys(table, corner)
+  labels = [tables.joined_identifier(*scan) for scan in scans]
   twice = sorted({label for label, scan in zip(labels, scans) if scans.count(scan) > 1}) if len(
       set(scans)) < len(scans) else []
   if twice:
     raise UserError(f'{path}: {listed(twice)} has more than one row')
   default = re.match(r'(lh|rh)\.aparc.*\.(\w+)$', corner)
-  columns, outliers = {}, {}
-  for name in table.columns[1:]:
-    key = _region_and_measure(name, atlas, default)
-    if key is None:
-      continue
-    values = tables.numbers(path, table[name], labels)
-    measure = MEASURES[key[1]]
-    expected = f'{measure.lowest:g} to {measure.highest:g} {measure.unit}'
-    if not measure.lowest <= values.median() <= measure.highest and values.notna().any():
-      raise UserError(f'{path}: {name} has a median of {values.median():g}, outside {expected}; '
-                      'does the table hold another measure or unit?')
-    for scan, value in zip(scans, values):
-      if value < measure.lowest or value > measure.highest:
-        outliers.setdefault(scan, f'has {name} {value:g} in {path.name}, outside {expected}')
-    columns[key] = dict(zip(scans, values))
+  columns = {key: dict(zip(scans, tables.numbers(path, table[name], labels)))
+             for name in table.columns[1:] if (key := _region_and_measure(name, atlas, default))}
   if not columns:
+    hint = '; for stats files give their SUBJECTS_DIR' if path.suffix == '.stats' else ''
     raise UserError(f'{path}: no column is a region of the {atlas} atlas with a measure, such as '
-                    f'lh_bankssts_thickness; it has {listed(list(table.columns), 4)}')
-  return columns, outliers
+                    f'lh_bankssts_thickness; it has {listed(list(table.columns), 4)}{hint}')
+  return columns
+
+
+def _check_ranges(path: pathlib.Path, columns: freesurfer.Columns) -> dict[tuple[str, str], str]:
+  """The first outlying cell of each scan that has one; stops columns of another measure or unit."""
+  outliers = {}
+  for (region, name), values in columns.items():
+    measure, numbers = MEASURES[name], np.array(list(values.values()))
+    expected = f'{measure.lowest:g} to {measure.highest:g} {measure.unit}'
+    median = np.nanmedian(numbers) if np.isfinite(numbers).any() else measure.lowest
+    if not measure.lowest <= median <= measure.highest:
+      raise UserError(f'{path}: {region}_{name} has a median of {median:g}, outside {expected}; '
+                      'does the table hold another measure or unit?')
+    for scan, value in values.items():
+      if value < measure.lowest or value > measure.highest:
+        outliers.setdefault(scan, f'has {region}_{name} {value:g} in {path.name}, outside {expected}')
+  return outliers
 
 
 def _region_and_measure(column: str, atlas: str, default: re.Match | None) -> tuple | None:
-  names = atlases.ATLASES[atlas]
+  names, column = atlases.ATLASES[atlas], atlases.region_name(column)
   match = re.fullmatch(r'(lh|rh)_(.+)_([a-z]+)', column)
   if match and match[2] in names and match[3] in MEASURES:
     return f'{match[1]}_{match[2]}', match[3]

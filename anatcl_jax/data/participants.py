@@ -25,16 +25,17 @@ def read_participants(path: pathlib.Path) -> pandas.DataFrame:
     UserError: no column participant_id or age, a participant twice, an age that is not a number, or
       a sidecar that says that ages are not years.
   """
-  table = tables.read_table(path)
+  return complete_participants(path, tables.read_table(path))
+
+
+def complete_participants(path: pathlib.Path, table: pandas.DataFrame) -> pandas.DataFrame:
+  """`read_participants` of a table that is read already; `path` is for messages and the sidecar."""
   for column in ('participant_id', 'age'):
     if column not in table:
       raise UserError(f'{path}: has no column {column}, only {listed(list(table.columns), 12)}')
   table = table[table['participant_id'].notna()].reset_index(drop=True)
-  names = [tables.split_identifier(text) for text in table['participant_id']]
-  session = next((c for c in ('session', 'session_id', 'ses') if c in table), None)
-  if session:
-    own = table[session].fillna('').str.removeprefix('ses-')
-    names = [(participant, s and f'ses-{s}') for (participant, _), s in zip(names, own)]
+  names = tables.scan_keys(table, 'participant_id')
+  if session := tables.session_column(table):
     table = table.drop(columns=session)
   labels = [tables.joined_identifier(*name) for name in names]
   twice = sorted({label for label in labels if labels.count(label) > 1}) if len(

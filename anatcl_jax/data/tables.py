@@ -13,6 +13,24 @@ from anatcl_jax.errors import UserError, listed
 MISSING = ('', 'n/a', 'N/A', 'NA', 'nan', 'NaN')
 
 
+def read_text(path: pathlib.Path) -> str:
+  """A text file, with or without a byte order mark.
+
+  Raises:
+    UserError: no such file, a directory, no permission, or not UTF-8.
+  """
+  try:
+    return path.read_text(encoding='utf-8-sig')
+  except FileNotFoundError:
+    raise UserError(f'{path}: no such file') from None
+  except IsADirectoryError:
+    raise UserError(f'{path}: is a directory; give the table itself') from None
+  except PermissionError:
+    raise UserError(f'{path}: may not be read (permission denied)') from None
+  except UnicodeDecodeError as error:
+    raise UserError(f'{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8') from None
+
+
 def read_table(path: pathlib.Path,
                may_repeat: Callable[[str], bool] = lambda name: False) -> pandas.DataFrame:
   """A tab- or comma-separated table with a header, every cell text, missing cells NaN.
@@ -23,17 +41,7 @@ def read_table(path: pathlib.Path,
   Raises:
     UserError: no such file, no text in it, ragged rows, or a column named twice.
   """
-  try:
-    text = path.read_text(encoding='utf-8-sig')
-  except FileNotFoundError:
-    raise UserError(f'{path}: no such file') from None
-  except IsADirectoryError:
-    raise UserError(f'{path}: is a directory; give the table itself') from None
-  except PermissionError:
-    raise UserError(f'{path}: may not be read (permission denied)') from None
-  except UnicodeDecodeError as error:
-    raise UserError(f'{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8') from None
-  lines = text.splitlines()
+  lines = read_text(path).splitlines()
   if len(lines) < 2:
     raise UserError(f'{path}: holds no rows')
   separator = '\t' if '\t' in lines[0] else ','
@@ -70,6 +78,21 @@ def split_identifier(text: str) -> tuple[str, str]:
   text = text.strip().split('.long.')[0]
   match = re.fullmatch(r'(?:sub-)?(.+?)(?:[_/](ses-[A-Za-z0-9]+))?', text)
   return (f'sub-{match[1]}', match[2] or '') if match else (text, '')
+
+
+def scan_keys(table: pandas.DataFrame, column: str) -> list[tuple[str, str]]:
+  """Participant and session of each row: of its identifier, or of a session column if there is one."""
+  keys = [split_identifier(text) for text in table[column]]
+  session = session_column(table)
+  if not session:
+    return keys
+  own = table[session].fillna('').str.removeprefix('ses-')
+  return [(participant, text and f'ses-{text}') for (participant, _), text in zip(keys, own)]
+
+
+def session_column(table: pandas.DataFrame) -> str | None:
+  """The name of the column that holds sessions, if there is one."""
+  return next((name for name in ('session', 'session_id', 'ses') if name in table), None)
 
 
 def joined_identifier(participant_id: str, session: str) -> str:
