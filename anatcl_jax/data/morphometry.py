@@ -123,6 +123,8 @@ def measure_names(text: str, available: tuple[str, ...]) -> tuple[str, ...]:
 
 def _read_table(path: pathlib.Path, atlas: str) -> freesurfer.Columns:
   """The columns of a table that are regions, each a value by scan."""
+  if path.suffix == '.stats':
+    raise UserError(f'{path}: is no table; give the SUBJECTS_DIR that holds its subject')
   table = tables.read_table(path, lambda name: (name not in atlases.ATLASES[atlas]
                                                 and not _region_and_measure(name, atlas, None)))
   corner = str(table.columns[0])
@@ -136,9 +138,8 @@ def _read_table(path: pathlib.Path, atlas: str) -> freesurfer.Columns:
   columns = {key: dict(zip(scans, tables.numbers(path, table[name], labels)))
              for name in table.columns[1:] if (key := _region_and_measure(name, atlas, default))}
   if not columns:
-    hint = '; for stats files give their SUBJECTS_DIR' if path.suffix == '.stats' else ''
     raise UserError(f'{path}: no column is a region of the {atlas} atlas with a measure, such as '
-                    f'lh_bankssts_thickness; it has {listed(list(table.columns), 4)}{hint}')
+                    f'lh_bankssts_thickness; it has {listed(list(table.columns), 4)}')
   return columns
 
 
