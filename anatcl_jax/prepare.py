@@ -1,8 +1,9 @@
 """Makes a shard set, the input of training, from a cohort on disk.
 
 The volumes are NIfTI files in any orientation; ages and sexes come from a BIDS participants.tsv,
-cortical measures from FreeSurfer's aparcstats2table. Everything is matched by identifier and by
-region name. What does not match is reported by name and stops the run, unless --leave-out-bad.
+or the table of a public cohort, cortical measures from FreeSurfer's folders or aparcstats2table.
+Everything is matched by identifier and by region name. What does not match is reported by name and
+stops the run, unless --leave-out-bad.
 """
 
 from __future__ import annotations

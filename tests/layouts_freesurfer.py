@@ -1,4 +1,4 @@
-"""Writes FreeSurfer's folders from tables of morphometry, in the format of mris_anatomical_stats."""
+"""Writes morphometry as FreeSurfer's folders, in the format of mris_anatomical_stats."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def write_subject(folder: pathlib.Path, atlas: str, values: dict[str, np.ndarray
         parcellation, columns))
 
 
-def write_subjects_dir(directory: pathlib.Path, morphometry, name='{}'.format) -> pathlib.Path:
-  """A SUBJECTS_DIR of all scans of some Morphometry; `name` makes a folder's name of a scan's label."""
+def write_subjects_dir(directory: pathlib.Path, morphometry) -> pathlib.Path:
+  """A SUBJECTS_DIR of all scans of some Morphometry, in folders named after them."""
   for scan, values in zip(morphometry.scans, morphometry.values):
-    write_subject(directory / name('_'.join(filter(None, scan))), morphometry.atlas,
+    write_subject(directory / '_'.join(filter(None, scan)), morphometry.atlas,
                   dict(zip(morphometry.measures, values.T)))
   return directory

@@ -10,7 +10,7 @@ from anatcl_jax import prepare
 
 
 def one_line_error(capsys, directory: pathlib.Path, *arguments) -> str:
-  """The one `error:` line of a run that must fail; `directory`, where --out lies, stays as it was."""
+  """The one `error:` line of a run that must fail; `directory`, around --out, stays as it was."""
   before = sorted(directory.iterdir())
   with pytest.raises(SystemExit) as stop:
     prepare.main([str(argument) for argument in arguments])

@@ -25,11 +25,10 @@ _SPACE = 'space-MNI152NLin2009cAsym'
 def two_sessions(tmp_path_factory):
   """Six SYNTHETIC subjects, two sessions each, and their shards by the plain route."""
   directory = tmp_path_factory.mktemp('cohort') / 'two'
-  cohort = phantom.write_cohort(
-      directory, phantom.PhantomSettings(subjects=6, seed=5, spacing=15, sessions=2), progress=False)
-  plain = make_shards(bids.read_cohort(cohort.volumes, cohort.participants, list(cohort.morphometry)),
-                      tmp_path_factory.mktemp('shards') / 'plain')
-  return cohort, plain
+  settings = phantom.PhantomSettings(subjects=6, seed=5, spacing=15, sessions=2)
+  cohort = phantom.write_cohort(directory, settings, progress=False)
+  read = bids.read_cohort(cohort.volumes, cohort.participants, list(cohort.morphometry))
+  return cohort, make_shards(read, tmp_path_factory.mktemp('shards') / 'plain')
 
 
 def _lay_out(cohort, directory, name):
@@ -44,8 +43,9 @@ def _lay_out(cohort, directory, name):
 
 
 def _arguments(cohort, volumes, out, *more):
-  return [str(text) for text in ('bids', '--volumes', volumes, '--participants', cohort.participants,
-                                 '--morphometry', *cohort.morphometry, '--out', out, *more)]
+  return [str(text) for text in (
+      'bids', '--volumes', volumes, '--participants', cohort.participants, '--morphometry',
+      *cohort.morphometry, '--out', out, *more)]
 
 
 def _assert_equal(made, plain):
@@ -132,6 +132,8 @@ def test_realigned_or_a_name_that_begins_with_r(tmp_path, name, participants, ex
      ('sub-OAS30001', 'ses-d0129')),
     ('oasis3', 'OAS30001_MR_d0129/T1.nii', ('sub-OAS30001', 'ses-d0129')),
     ('abide1', 'Pitt_0050003_anat.nii', ('sub-50003', '')),
+    ('abide1', 'mwp10050003.nii', ('sub-50003', '')),
+    ('adni', 'mwp1002_S_0295.nii', ('sub-002S0295', '')),
     ('abide1', 'mwp1sub-50003.nii', ('sub-50003', ''))])
 def test_presets_know_the_names_of_their_cohorts(tmp_path, preset, name, expected):
   assert _keys(tmp_path / 'data', [name], preset=preset) == [expected]

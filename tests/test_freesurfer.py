@@ -61,8 +61,8 @@ def test_columns_are_matched_by_their_headers(tables, subjects, tmp_path):
 
 def test_longitudinal_folders_are_preferred_and_templates_skipped(tmp_path):
   def write(name, thickness):
-    write_subject(tmp_path / name, 'desikan', {'area': np.full(68, 500), 'volume': np.full(68, 1200),
-                                               'thickness': np.full(68, thickness)})
+    write_subject(tmp_path / name, 'desikan', {
+        'area': np.full(68, 500), 'volume': np.full(68, 1200), 'thickness': np.full(68, thickness)})
   for name, thickness in (
       ('sub-01_ses-1', 2.1), ('sub-01_ses-1.long.sub-01', 2.2), ('sub-01_ses-2.long.sub-01', 2.3),
       ('sub-01_ses-2', 2.4), ('sub-01', 2.5), ('sub-02_ses-1', 2.6), ('sub-03-base', 2.7),
@@ -96,8 +96,8 @@ def test_tables_with_a_session_column(tmp_path):
   columns = {f'{region}_{measure}': _RNG.uniform(low, low * 1.1, len(rows))
              for measure, low in (('thickness', 2), ('area', 500), ('volume', 1000))
              for region in atlas.regions('desikan')}
-  table = pandas.DataFrame({'participant_id': [r[0] for r in rows], 'session_id': [r[1] for r in rows],
-                            **columns, 'eTIV': 1.5e6})
+  table = pandas.DataFrame({'participant_id': [row[0] for row in rows],
+                            'session_id': [row[1] for row in rows], **columns, 'eTIV': 1.5e6})
   table.to_csv(tmp_path / 'wide.csv', index=False)
   read = read_tables([tmp_path / 'wide.csv'], 'desikan')
   assert read.scans == (('sub-01', 'ses-1'), ('sub-01', 'ses-2'), ('sub-02', 'ses-1'))
@@ -152,7 +152,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize('fault', FAULTS)
-def test_wrong_folders_are_one_line_that_names_the_culprit(cohort, subjects, tmp_path, capsys, fault):
+def test_wrong_folders_are_one_line_naming_the_culprit(cohort, subjects, tmp_path, capsys, fault):
   spoil, expected = FAULTS[fault]
   spoil(subjects)
   line = one_line_error(capsys, tmp_path, *_arguments(cohort, subjects, tmp_path / 'out'))

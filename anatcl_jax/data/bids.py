@@ -42,6 +42,9 @@ def read_cohort(volumes: str, participants: pathlib.Path, morphometry: list[path
   scans = find_scans(volumes, set(table['participant_id']), preset, id_pattern)
   if preset.nearest_visit:
     table = at_scans(table, [scan.key for scan in scans])
+  if table.empty:
+    raise UserError(f'{participants}: has no row of any participant of {volumes}, such as '
+                    f'{scans[0].participant_id}')
   labels = {(row.participant_id, row.session): i for i, row in enumerate(table.itertuples())}
   measured = (_in_form_of(preset, morphometry_tables.read_tables(morphometry, atlas))
               if morphometry else None)

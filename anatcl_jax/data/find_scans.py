@@ -47,7 +47,7 @@ def find_scans(pattern: str, participants: set[str], preset: Preset,
   unnamed = []
   for path in paths:
     key = (_key_by_rule(path, own_rule, preset) if own_rule
-           else preset.scan_key(path.name) or preset.scan_key(path.as_posix())
+           else preset.scan_key(_CAT12.sub(r'\1', path.name)) or preset.scan_key(path.as_posix())
            or _key_by_name(path, participants))
     if not key or not path.name.endswith(('.nii', '.nii.gz')):
       unnamed.append(str(path))
@@ -55,8 +55,8 @@ def find_scans(pattern: str, participants: set[str], preset: Preset,
     scan = Scan(*key, NiftiFile(path))
     if key in scans:
       first = scans[key].volume.path
-      raise UserError(f'{scan.label} has two volumes, {first} and {path}; narrow the pattern to one '
-                      f'a participant (and session), {_difference(first, path)}')
+      raise UserError(f'{scan.label} has two volumes, {first} and {path}; narrow the pattern to '
+                      f'one a participant (and session), {_difference(first, path)}')
     scans[key] = scan
   if unnamed and own_rule:
     raise UserError(f'{listed(unnamed, 3)}: not a .nii or .nii.gz that --id-pattern {id_pattern!r} '

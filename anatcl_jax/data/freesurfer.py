@@ -20,7 +20,7 @@ Columns = dict[tuple[str, str], dict[ScanKey, float]]       # (region, measure) 
 
 
 def read_subjects(directory: pathlib.Path, atlas: str) -> tuple[Columns, dict[ScanKey, str]]:
-  """All measures (mm, mm^2, mm^3, ...) of the subjects of a SUBJECTS_DIR, and who lacks some and why.
+  """All measures (mm, mm^2, mm^3, ...) of the subjects of a SUBJECTS_DIR, and why some lack any.
 
   Of a session that was processed twice, the longitudinal stream's folder is read; its templates
   and fsaverage are no scans and are passed over.
@@ -45,7 +45,8 @@ def read_subjects(directory: pathlib.Path, atlas: str) -> tuple[Columns, dict[Sc
         incomplete.setdefault(scan, f'lacks morphometry: {path}: has no region {listed(lacking)}; '
                                     'look at its surfaces, or run recon-all again')
   if not columns:
-    raise UserError(f'{directory}: no subject can be read; the first {next(iter(incomplete.values()))}')
+    first = next(iter(incomplete.values()))
+    raise UserError(f'{directory}: no subject can be read; the first {first}')
   return columns, incomplete
 
 
@@ -101,6 +102,6 @@ def _subject_folders(directory: pathlib.Path) -> dict[ScanKey, pathlib.Path]:
     if not other or '.long.' in path.name:
       chosen[scan] = path
   if not chosen:
-    raise UserError(f'{directory}: holds no <subject>/stats; give FreeSurfer\'s SUBJECTS_DIR, or the '
-                    'tables of aparcstats2table')
+    raise UserError(f'{directory}: holds no <subject>/stats; give FreeSurfer\'s SUBJECTS_DIR, or '
+                    'the tables of aparcstats2table')
   return chosen

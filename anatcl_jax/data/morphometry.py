@@ -61,7 +61,7 @@ class Morphometry:
 
 
 def read_tables(paths: list[pathlib.Path], atlas: str) -> Morphometry:
-  """Morphometry from aparcstats2table tables, one a hemisphere and measure or wider, or SUBJECTS_DIR.
+  """Morphometry from a SUBJECTS_DIR, or aparcstats2table tables of any width.
 
   Columns are `lh_bankssts_thickness`, or bare region names below a corner cell such as
   `lh.aparc.thickness`; summary columns are not regions and are passed over.
@@ -128,6 +128,7 @@ def _read_table(path: pathlib.Path, atlas: str) -> freesurfer.Columns:
   table = tables.read_table(path, lambda name: (name not in atlases.ATLASES[atlas]
                                                 and not _region_and_measure(name, atlas, None)))
   corner = str(table.columns[0])
+  table = table[table[corner].notna()]
   scans = tables.scan_keys(table, corner)
   labels = [tables.joined_identifier(*scan) for scan in scans]
   twice = sorted({label for label, scan in zip(labels, scans) if scans.count(scan) > 1}) if len(
@@ -155,7 +156,8 @@ def _check_ranges(path: pathlib.Path, columns: freesurfer.Columns) -> dict[tuple
                       'does the table hold another measure or unit?')
     for scan, value in values.items():
       if value < measure.lowest or value > measure.highest:
-        outliers.setdefault(scan, f'has {region}_{name} {value:g} in {path.name}, outside {expected}')
+        outliers.setdefault(scan, f'has {region}_{name} {value:g} in {path.name}, outside '
+                                  f'{expected}')
   return outliers
 
 

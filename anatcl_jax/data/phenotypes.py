@@ -53,7 +53,7 @@ class Preset:
   nearest_visit: bool = False     # rows are visits to a clinic, on other days than the scans
 
   def scan_key(self, text: str) -> ScanKey | None:
-    """Participant and session in a name, in this cohort's form; None where it holds no participant."""
+    """Participant and session in a name, in this cohort's form; None for no participant."""
     match = re.search(self.participant, text) if self.participant else None
     if not match:
       return None
@@ -83,10 +83,11 @@ def _adni_visit(text: str) -> str | None:
 
 
 def _adni(path: pathlib.Path, table: pandas.DataFrame) -> pandas.DataFrame:
-  months = (table['session'].str[1:].astype(float) if 'session' in table
+  months = (pandas.to_numeric(table['session'].str[1:]) if 'session' in table
             else pandas.Series(0.0, table.index))
-  years = (_numbers(path, table, 'years_since_baseline') if 'years_since_baseline' in table
-           else months.where(False)).fillna(months / 12)
+  years = months / 12
+  if 'years_since_baseline' in table:
+    years = _numbers(path, table, 'years_since_baseline').fillna(years)
   if 'diagnosis' not in table and 'diagnosis_at_baseline' in table:
     # As DX names at baseline what DX_bl tells apart.
     baseline = table['diagnosis_at_baseline'].replace({'SMC': 'CN', 'EMCI': 'MCI', 'LMCI': 'MCI'})
@@ -133,14 +134,15 @@ def day_of(session: str) -> int | None:
 
 
 # What dx1 begins with; the rest of it is free text. The first that fits counts.
-_OASIS_DIAGNOSES = (('CN', r'cognitively normal|no dementia'), ('AD', r'ad dem|dat\b'), ('other', ''))
+_OASIS_DIAGNOSES = (('CN', r'cognitively normal|no dementia'), ('AD', r'ad dem|dat\b'),
+                    ('other', ''))
 
 
 def _oasis(path: pathlib.Path, table: pandas.DataFrame) -> pandas.DataFrame:
   if 'age' not in table:
     if 'age_at_entry' not in table:
       raise no_column(path, table, 'age', ('age at visit', 'ageAtEntry'), 'oasis3')
-    days = table['session'].str[1:].astype(float) if 'session' in table else 0.0
+    days = pandas.to_numeric(table['session'].str[1:]) if 'session' in table else 0.0
     table = table.assign(age=_numbers(path, table, 'age_at_entry') + days / DAYS_A_YEAR)
   if 'dx1' in table:
     table = table.assign(diagnosis=[

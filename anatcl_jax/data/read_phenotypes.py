@@ -28,7 +28,10 @@ def read_phenotypes(path: pathlib.Path, name: str = 'bids') -> pandas.DataFrame:
   table = tables.read_table(path)
   table = table.mask(table.isin(preset.missing))
   for column in preset.columns:
-    table = _translate(path, table, column, name)
+    if column.required and not _source(table, column):
+      raise no_column(path, table, column.name, column.sources, name)
+  for column in preset.columns:
+    table = _translate(path, table, column)
   if preset.columns:
     table = table[table['participant_id'].notna()].reset_index(drop=True)
     table = preset.derive(path, _in_our_form(path, table, preset))
@@ -60,14 +63,16 @@ def at_scans(table: pandas.DataFrame, scans: Iterable[ScanKey]) -> pandas.DataFr
                        age=result['age'] + np.array(distances, float) / DAYS_A_YEAR)
 
 
-def _translate(path: pathlib.Path, table: pandas.DataFrame, column: Column,
-               preset: str) -> pandas.DataFrame:
-  """The table with one column under our name and in our codes."""
+def _source(table: pandas.DataFrame, column: Column) -> str | None:
+  """The column of the table that becomes ours."""
   by_name = {name.lower(): name for name in reversed(table.columns)}
-  source = next((by_name[name.lower()] for name in column.sources if name.lower() in by_name), None)
+  return next((by_name[name.lower()] for name in column.sources if name.lower() in by_name), None)
+
+
+def _translate(path: pathlib.Path, table: pandas.DataFrame, column: Column) -> pandas.DataFrame:
+  """The table with one column under our name and in our codes."""
+  source = _source(table, column)
   if source is None:
-    if column.required:
-      raise no_column(path, table, column.name, column.sources, preset)
     return table
   if column.name in table and column.name != source:
     raise UserError(f'{path}: {source} becomes {column.name}, which stands there too; rename one')

@@ -81,7 +81,7 @@ def split_identifier(text: str) -> tuple[str, str]:
 
 
 def scan_keys(table: pandas.DataFrame, column: str) -> list[tuple[str, str]]:
-  """Participant and session of each row: of its identifier, or of a session column if there is one."""
+  """Participant and session of each row; the session of its own column if there is one."""
   keys = [split_identifier(text) for text in table[column]]
   session = session_column(table)
   if not session:
