@@ -6,19 +6,20 @@ import pandas
 
 
 def write_table(path, rows, columns):
+  """A CSV of rows (dicts of text); columns that a row lacks are blank."""
   path.parent.mkdir(parents=True, exist_ok=True)
   pandas.DataFrame(rows, columns=columns).to_csv(path, index=False)
   return path
 
 
 ADNI = ['RID', 'COLPROT', 'PTID', 'SITE', 'VISCODE', 'EXAMDATE', 'DX_bl', 'AGE', 'PTGENDER',
-         'PTEDUCAT', 'APOE4', 'CDRSB', 'ADAS11', 'ADAS13', 'MMSE', 'DX', 'Years_bl']
+        'PTEDUCAT', 'APOE4', 'CDRSB', 'ADAS11', 'ADAS13', 'MMSE', 'DX', 'Years_bl']
 OASIS = ['ADRC_ADRCCLINICALDATA ID', 'Subject', 'Date', 'Age', 'mmse', 'ageAtEntry', 'cdr', 'dx1',
-          'sumbox', 'apoe', 'M/F']
+         'sumbox', 'apoe', 'M/F']
 SCHIZCONNECT = ['study', 'subjectid', 'age', 'sex', 'dx', 'field_strength', 'img_date', 'datauri',
-                 'imaging_protocol_site']
+                'imaging_protocol_site']
 ABIDE = ['SITE_ID', 'SUB_ID', 'DX_GROUP', 'DSM_IV_TR', 'AGE_AT_SCAN', 'SEX', 'HANDEDNESS_CATEGORY',
-          'FIQ', 'VIQ', 'PIQ', 'ADOS_TOTAL', 'COMORBIDITY']
+         'FIQ', 'VIQ', 'PIQ', 'ADOS_TOTAL', 'COMORBIDITY']
 
 
 def adni_visit(number, months, dx, **more):
@@ -32,7 +33,7 @@ def oasis_visit(number, day, **more):
           'Subject': f'OAS{number}', 'ageAtEntry': '65.5', 'M/F': 'F', **more}
 
 
-def schizconnect_image(subject, dx, date='2/25/2009', age='25', **more):
+def image_row(subject, dx, date='2/25/2009', age='25', **more):
   return {'study': 'COBRE', 'subjectid': subject, 'age': age, 'sex': 'male', 'dx': dx,
           'img_date': date, 'datauri': f'{subject}/{date}', 'imaging_protocol_site': 'MRN', **more}
 

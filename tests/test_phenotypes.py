@@ -15,7 +15,7 @@ from anatcl_jax.data import bids, phantom, shards
 from anatcl_jax.data.phenotypes import PRESETS
 from anatcl_jax.data.read_phenotypes import at_scans, read_phenotypes
 from tests.layouts_phenotypes import (ABIDE, ADNI, OASIS, SCHIZCONNECT, abide_row, adni_visit,
-                                      oasis_visit, schizconnect_image, write_table)
+                                      image_row, oasis_visit, write_table)
 from tests.one_line_error import one_line_error
 
 
@@ -98,14 +98,14 @@ def test_oasis_in_its_newer_form(tmp_path):
       '28', '0.5', '1.5', 'AD')
 
 
-def test_schizconnect_images_of_one_participant_are_one_row(tmp_path):
-  rows = [schizconnect_image('A00000300', 'Schizophrenia_Strict'),
-          schizconnect_image('A00000300', 'Schizophrenia_Strict', '2009-03-01', sex='Male'),
-          schizconnect_image('A00000368', 'No_Known_Disorder', '1/15/2008', sex='female'),
-          schizconnect_image('NU001', 'Schizoaffective', '1/15/2008'),
-          schizconnect_image('NU001', 'Schizoaffective', '11/5/2009', age='27'),
-          schizconnect_image('NU001', 'Schizoaffective', '11/5/2009', age='27', datauri='another'),
-          schizconnect_image('B1', 'Bipolar_Disorder', ''), schizconnect_image('B2', 'unknown', age='')]
+def test_image_rows_of_one_participant_are_one_row(tmp_path):
+  rows = [image_row('A00000300', 'Schizophrenia_Strict'),
+          image_row('A00000300', 'Schizophrenia_Strict', '2009-03-01', sex='Male'),
+          image_row('A00000368', 'No_Known_Disorder', '1/15/2008', sex='female'),
+          image_row('NU001', 'Schizoaffective', '1/15/2008'),
+          image_row('NU001', 'Schizoaffective', '11/5/2009', age='27'),
+          image_row('NU001', 'Schizoaffective', '11/5/2009', age='27', datauri='another'),
+          image_row('B1', 'Bipolar_Disorder', ''), image_row('B2', 'unknown', age='')]
   table = read_phenotypes(write_table(tmp_path / 'meta.csv', rows, SCHIZCONNECT), 'schizconnect')
   assert list(zip(table['participant_id'], table['session'])) == [
       ('sub-A00000300', ''), ('sub-A00000368', ''), ('sub-NU001', 'ses-20080115'),
@@ -169,7 +169,7 @@ COHORTS = {
                    30000 + i, 700 * s, ageAtEntry=f'{float(age) - 20 / 365.25:.6f}', dx1=dx,
                    **{'M/F': sex})),
     'schizconnect': ('sub-A{i:03d}_ses-{visit}', SCHIZCONNECT, 2,
-                     lambda i, s, age, sex, site, dx: schizconnect_image(
+                     lambda i, s, age, sex, site, dx: image_row(
                          f'A{i:03d}', dx, ('1/15/2008', '2/15/2010')[s], str(float(age) + 2 * s),
                          sex=sex, imaging_protocol_site=site)),
     'abide1': ('00500{i:02d}', ABIDE, 0, lambda i, s, age, sex, site, dx: abide_row(
@@ -254,10 +254,10 @@ FAULTS = {
     'oasis3, another identifier': ('oasis3', _faulty([oasis_visit(10001, 0)], OASIS),
                                    ['participant OAS10001']),
     'schizconnect, unknown diagnosis': ('schizconnect',
-                                        _faulty([schizconnect_image('A1', 'ADHD')], SCHIZCONNECT),
+                                        _faulty([image_row('A1', 'ADHD')], SCHIZCONNECT),
                                         ['dx holds ADHD', 'No_Known_Disorder', 'Schizoaffective']),
-    'schizconnect, no date': ('schizconnect', _faulty([schizconnect_image('A1', 'Schizoaffective', 'spring')],
-                                                      SCHIZCONNECT), ['visit spring']),
+    'schizconnect, no date': ('schizconnect', _faulty(
+        [image_row('A1', 'Schizoaffective', 'spring')], SCHIZCONNECT), ['visit spring']),
     'abide1, unknown group': ('abide1', _faulty([abide_row(50002, DX_GROUP='3')], ABIDE),
                               ['DX_GROUP holds 3', '1, 2']),
     'abide1 of a BIDS table': ('abide1', _faulty([{'participant_id': 'sub-01', 'age': '20'}]),
