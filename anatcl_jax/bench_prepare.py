@@ -47,7 +47,8 @@ def linked_cohort(directory: pathlib.Path, scans: int, spacing: float = 1.5
                   ) -> tuple[str, pathlib.Path]:
   """A glob of so many maps, links to a few drawn ones, and their participants.tsv."""
   settings = phantom.PhantomSettings(subjects=min(_DRAWN, scans), spacing=spacing)
-  paths = phantom.write_cohort(directory / 'drawn', settings, progress=False)
+  # Drawn by other processes: on Linux a process inherits the peak of the one that starts it.
+  paths = phantom.write_cohort(directory / 'drawn', settings, workers=2, progress=False)
   drawn = sorted((directory / 'drawn').glob('sub-*/anat/*.nii.gz'))
   (directory / 'maps').mkdir()
   for scan in range(scans):
