@@ -119,8 +119,9 @@ def test_an_interrupted_run_goes_on_and_leaves_no_trace(copy, tmp_path, monkeypa
     return encode(scan, recipe)
 
   monkeypatch.setattr(write_shards, '_encode', die_at_the_tenth)
-  with pytest.raises(KeyboardInterrupt):
+  with pytest.raises(SystemExit) as stop:
     _run(copy, tmp_path / 'out')
+  assert stop.value.code == 130
   assert not (tmp_path / 'out').exists()
   monkeypatch.setattr(write_shards, '_encode', lambda *a: written.append(a) or encode(*a))
   made = _run(copy, tmp_path / 'out')
