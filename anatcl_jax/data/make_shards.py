@@ -51,6 +51,8 @@ def make_shards(cohort: Cohort, out: pathlib.Path, *, grid: str = 'native',
   """
   if (spacing is not None and spacing <= 0) or (shape and min(shape) < 1):
     raise UserError('--spacing and --shape take sizes above 0')
+  if workers is not None and workers < 1:
+    raise UserError(f'--workers {workers} must be at least 1')
   grids, unreadable = _read_grids(cohort)
   target, other_grid = _choose_grid(cohort, grids, grid, spacing, shape)
   incomplete = {problem.subject for problem in cohort.problems if problem.missing}

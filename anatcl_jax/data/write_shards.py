@@ -163,8 +163,9 @@ def _write_shard(path: pathlib.Path, block: tuple[Scan, ...], recipe: Recipe, po
   digests, left_out, statistics = 0, [], []
   encoded = (pool.map if pool else map)(_encode, block, [recipe] * len(block))
   try:
-    # Groups of one record: any record is read without decompressing its neighbours.
-    writer = ArrayRecordWriter(str(temporary), 'group_size:1')
+    # Groups of one record: any record is read without decompressing its neighbours. zstd's level 1
+    # is twice as fast as its default and, on gray-matter maps, as small.
+    writer = ArrayRecordWriter(str(temporary), 'group_size:1,zstd:1')
     for scan, (record, figures, why) in zip(block, encoded):
       if why:
         left_out.append((scan.label, why))
