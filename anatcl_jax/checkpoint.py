@@ -58,13 +58,13 @@ class Checkpoints:
 
 
 def check_config(workdir: pathlib.Path, config: dict[str, Any]) -> None:
-  """Writes config.json to a new workdir; in one that has it, checks that it is the same run.
+  """Writes config.json to a workdir; where it holds checkpoints, checks that they are of this run.
 
   Raises:
     UserError: values differ that change what the checkpoints mean; the text shows them.
   """
   path = workdir / 'config.json'
-  if path.is_file():
+  if path.is_file() and any((workdir / 'checkpoints').glob('[0-9]*')):
     old, new = _flat(json.loads(path.read_text())), _flat(json.loads(json.dumps(config)))
     changed = [f'{key} {old.get(key)!r} -> {new.get(key)!r}' for key in sorted({*old, *new})
                if old.get(key) != new.get(key) and key.split('.')[0] not in _HARMLESS]

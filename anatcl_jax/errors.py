@@ -29,9 +29,15 @@ def listed(names: list[str], most: int = 5) -> str:
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-  """Ends the process with one line `error: ...` on stderr where the body raises a UserError."""
+  """Ends the process with one line `error: ...` on stderr where the body raises a UserError.
+
+  An interruption from the keyboard is one too: whatever runs long here goes on when run again.
+  """
   try:
     yield
+  except KeyboardInterrupt:
+    print('error: interrupted; the same command goes on from here', file=sys.stderr)
+    sys.exit(130)
   except UserError as error:
     print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
     sys.exit(error.exit_code)

@@ -121,15 +121,16 @@ def _scans(table: Morphometry, chosen: tuple[str, ...]
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(prog='python -m anatcl_jax.kernel_study', description=__doc__,
+  """The command line."""
+  parser = errors.Parser(prog='python -m anatcl_jax.kernel_study', description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--baseline', nargs='+', type=pathlib.Path, required=True, metavar='TABLE')
   parser.add_argument('--followup', nargs='+', type=pathlib.Path, metavar='TABLE')
   parser.add_argument('--atlas', default='desikan')
   parser.add_argument('--measures', default='thickness+volume+area', help='joined by +, or all')
   parser.add_argument('--out', type=pathlib.Path, required=True, metavar='FILE.md')
-  arguments = parser.parse_args()
   with errors.reported():
+    arguments = parser.parse_args()
     errors.check_name(arguments.atlas, atlases.ATLASES, 'atlas')
     first = read_tables(arguments.baseline, arguments.atlas)
     second = read_tables(arguments.followup, arguments.atlas) if arguments.followup else None

@@ -13,11 +13,12 @@ import pathlib
 
 from anatcl_jax import errors
 from anatcl_jax.data import atlas as atlases
-from anatcl_jax.data import bids, openbhb, phantom, shards
+from anatcl_jax.data import bids, inspection, openbhb, phantom, shards
 from anatcl_jax.data.cohort import Cohort
 from anatcl_jax.data.make_shards import make_phantom_shards, make_shards
 from anatcl_jax.data.openbhb_arrays import MODALITIES
 from anatcl_jax.data.volumes import NAMED_GRIDS
+from anatcl_jax.data.write_shards import Part
 
 _BIDS_EXAMPLE = """\
 worked example: AOMIC gray-matter maps with cortical thickness, resampled to 4 mm
@@ -81,6 +82,7 @@ def command_line() -> argparse.ArgumentParser:
   _add_bids(commands)
   _add_openbhb(commands)
   _add_phantom(commands)
+  _add_inspect(commands)
   return parser
 
 
@@ -153,6 +155,20 @@ def _add_labels(parser) -> None:
                            'the loss that they have')
 
 
+def _add_inspect(commands) -> None:
+  parser = commands.add_parser(
+      'inspect', help='what a shard set holds, in figures and in one picture',
+      description='Counts, ages, missing values, value ranges and checksums of a shard set, scans '
+                  'that look unlike the others, and a picture of the middle slices of its scans.')
+  parser.add_argument('data_dir', type=pathlib.Path, metavar='DIR', help='the shard set')
+  parser.add_argument('--sheet', type=pathlib.Path, metavar='PNG',
+                      help='the picture (default: DIR/contact-sheet.png)')
+  parser.add_argument('--scans', type=int, default=120, metavar='N',
+                      help='most scans on the picture, evenly chosen (default: %(default)s)')
+  parser.set_defaults(run=lambda chosen: inspection.inspect(
+      chosen.data_dir, chosen.sheet or chosen.data_dir / 'contact-sheet.png', chosen.scans))
+
+
 def _add_output(parser, spacing: float | None = None) -> None:
   parser.add_argument('--out', required=True, type=pathlib.Path, metavar='DIR',
                       help='the shard set; a rerun keeps what is up to date there')
@@ -170,6 +186,10 @@ def _add_output(parser, spacing: float | None = None) -> None:
   parser.add_argument('--leave-out-bad', action='store_true',
                       help='leave out subjects with missing or unusable data, and name them')
   parser.add_argument('--workers', type=int, metavar='N', help='processes (default: one a core)')
+  if spacing is None:
+    parser.add_argument('--part', metavar='I/N',
+                        help='write only the I-th of N shares of the shards, as one of N jobs on a '
+                             'cluster; then run the same command once without it')
 
 
 def _prepare_bids(chosen: argparse.Namespace) -> None:
@@ -185,7 +205,8 @@ def _prepare_openbhb(chosen: argparse.Namespace) -> None:
 def _write(chosen: argparse.Namespace, cohort: Cohort) -> None:
   make_shards(cohort, chosen.out, grid=chosen.grid, spacing=chosen.spacing, shape=chosen.shape,
               dtype=chosen.dtype, leave_out_bad=chosen.leave_out_bad,
-              keep_incomplete=chosen.keep_incomplete, workers=chosen.workers)
+              keep_incomplete=chosen.keep_incomplete, workers=chosen.workers,
+              part=Part.parse(chosen.part) if chosen.part else None)
 
 
 def _prepare_phantom(chosen: argparse.Namespace) -> None:

@@ -28,8 +28,8 @@ class MetricsLog:
     temporary.write_text(''.join(json.dumps(row) + '\n' for row in kept))
     os.replace(temporary, self.path)
     self._file = self.path.open('a')
-    self._events = tensorboardX.SummaryWriter(
-        str(workdir / 'tensorboard'), purge_step=resume_step + 1 if resume_step else None)
+    self._events = tensorboardX.SummaryWriter(str(workdir / 'tensorboard'),
+                                              purge_step=resume_step + 1)
 
   def write(self, step: int, epoch: int, metrics: dict[str, float]) -> None:
     row = {'step': step, 'epoch': epoch, **{name: float(v) for name, v in metrics.items()}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import shutil
 
 import jax
 import pytest
@@ -22,6 +23,14 @@ def cohort(tmp_path_factory) -> phantom.CohortPaths:
   directory = tmp_path_factory.mktemp('cohort') / 'synthetic'
   settings = phantom.PhantomSettings(subjects=20, seed=3, spacing=12)
   return phantom.write_cohort(directory, settings, progress=False)
+
+
+@pytest.fixture
+def copy(cohort, tmp_path):
+  """A private copy of the SYNTHETIC cohort, to be spoilt."""
+  directory = tmp_path / 'cohort'
+  shutil.copytree(cohort.participants.parent, directory)
+  return directory
 
 
 @pytest.fixture(scope='session')

@@ -15,38 +15,12 @@ from anatcl_jax import prepare
 from anatcl_jax.data import atlas, shards, volumes
 from anatcl_jax.data.morphometry import MEASURES
 from anatcl_jax.errors import UserError
-
-
-@pytest.fixture
-def copy(cohort, tmp_path):
-  """A private copy of the SYNTHETIC cohort, to be spoilt."""
-  directory = tmp_path / 'cohort'
-  shutil.copytree(cohort.participants.parent, directory)
-  return directory
-
-
-def _arguments(directory, out, *more):
-  return ['bids', '--volumes', f'{directory}/sub-*/anat/*.nii.gz', '--participants',
-          f'{directory}/participants.tsv', '--morphometry',
-          *map(str, sorted((directory / 'freesurfer').glob('*.tsv'))), '--out', str(out), *more]
+from tests.spoiling import FAULTS, arguments, edit_table, set_cell
 
 
 def _run(directory, out, *more):
-  prepare.main(_arguments(directory, out, *more))
+  prepare.main(arguments(directory, out, *more))
   return shards.open_shards(out)
-
-
-def _edit_table(path, change):
-  table = pandas.read_csv(path, sep='\t', dtype=str, keep_default_na=False)
-  table = change(table)
-  table.to_csv(path, sep='\t', index=False)
-
-
-def _set_cell(path, row, column, value):
-  def change(table):
-    table.loc[row, column] = value
-    return table
-  _edit_table(path, change)
 
 
 def test_shards_hold_what_lies_on_disk(copy, tmp_path, capsys):
@@ -75,8 +49,8 @@ def test_shards_hold_what_lies_on_disk(copy, tmp_path, capsys):
 def test_regions_are_matched_by_name_and_subjects_by_identifier(copy, tmp_path):
   expected = _run(copy, tmp_path / 'a').morphometry
   for path in (copy / 'freesurfer').glob('*.tsv'):
-    _edit_table(path, lambda t: t.iloc[::-1, [0, *range(t.shape[1] - 1, 0, -1)]])
-  _edit_table(copy / 'participants.tsv', lambda t: t.sample(frac=1, random_state=0))
+    edit_table(path, lambda t: t.iloc[::-1, [0, *range(t.shape[1] - 1, 0, -1)]])
+  edit_table(copy / 'participants.tsv', lambda t: t.sample(frac=1, random_state=0))
   np.testing.assert_array_equal(_run(copy, tmp_path / 'b').morphometry, expected)
 
 
@@ -121,7 +95,7 @@ def test_a_rerun_writes_nothing_and_a_corrected_age_no_volume(copy, tmp_path):
   first = _run(copy, out)
   shard = out / first.info['shards'][0]['file']
   inode = shard.stat().st_ino
-  _set_cell(copy / 'participants.tsv', 4, 'age', '77.5')
+  set_cell(copy / 'participants.tsv', 4, 'age', '77.5')
   second = _run(copy, out)
   assert shard.stat().st_ino == inode and second.table['age'][4] == 77.5
   np.testing.assert_array_equal(second.read_volume(4)[0], first.read_volume(4)[0])
@@ -145,8 +119,9 @@ def test_an_interrupted_run_goes_on_and_leaves_no_trace(copy, tmp_path, monkeypa
     return encode(scan, recipe)
 
   monkeypatch.setattr(write_shards, '_encode', die_at_the_tenth)
-  with pytest.raises(KeyboardInterrupt):
+  with pytest.raises(SystemExit) as stop:
     _run(copy, tmp_path / 'out')
+  assert stop.value.code == 130
   assert not (tmp_path / 'out').exists()
   monkeypatch.setattr(write_shards, '_encode', lambda *a: written.append(a) or encode(*a))
   made = _run(copy, tmp_path / 'out')
@@ -155,114 +130,6 @@ def test_an_interrupted_run_goes_on_and_leaves_no_trace(copy, tmp_path, monkeypa
   assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == sorted(
       p.name for p in (tmp_path / 'whole').iterdir())
   assert not list(tmp_path.glob('*.partial'))
-
-
-def _volume(directory, participant='sub-0002'):
-  path, = (directory / participant / 'anat').glob('*.nii.gz')
-  return path
-
-
-def _save(path, values, affine):
-  nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), affine), path)
-
-
-def _spoil_volume(change):
-  def spoil(directory):
-    image = nibabel.load(_volume(directory))
-    values = image.get_fdata(dtype=np.float32)
-    _save(_volume(directory), *change(values, image.affine))
-  return spoil
-
-
-def _nan(values, affine):
-  values[5, 5, 5] = np.nan
-  return values, affine
-
-
-def _table(directory, measure, hemisphere='lh'):
-  path, = (directory / 'freesurfer').glob(f'*measure-{measure}_hemi-{hemisphere}.tsv')
-  return path
-
-
-def _truncate(directory):
-  _volume(directory).write_bytes(_volume(directory).read_bytes()[:-1500])
-
-
-def _months(table):
-  return table.assign(age=[f'{float(age) * 12:g}' for age in table['age']])
-
-
-def _thickness_for_volume(directory):
-  text = _table(directory, 'thickness').read_text()
-  _table(directory, 'volume').write_text(text.replace('_thickness', '_volume').replace(
-      'aparc.thickness', 'aparc.volume'))
-
-
-# What is spoilt, and what the one line on stderr must say.
-FAULTS = {
-    'missing age': (lambda d: _set_cell(d / 'participants.tsv', 2, 'age', 'n/a'),
-                    ['sub-0003', 'no age', 'participants.tsv']),
-    'age 250': (lambda d: _set_cell(d / 'participants.tsv', 2, 'age', '250'),
-                ['sub-0003', 'age 250', '0 to 120 years']),
-    'ages in months': (lambda d: _edit_table(d / 'participants.tsv', _months),
-                       ['months', 'divide by 12', 'sub-000']),
-    'age as text': (lambda d: _set_cell(d / 'participants.tsv', 2, 'age', '30y'),
-                    ['sub-0003 (30y)', 'participants.tsv', 'not a number']),
-    'decimal comma': (lambda d: _set_cell(d / 'participants.tsv', 2, 'age', '30,5'),
-                      ['sub-0003 (30,5)', 'decimals with a point']),
-    'months in the sidecar': (lambda d: (d / 'participants.json').write_text(
-        '{"age": {"Units": "months"}}'), ['participants.json', 'months']),
-    'no age column': (lambda d: _edit_table(d / 'participants.tsv', lambda t: t.drop(columns='age')),
-                      ['no column age', 'participants.tsv']),
-    'no region': (lambda d: _edit_table(
-        _table(d, 'area'), lambda t: t.drop(columns='lh_insula_area')),
-        ['lh_insula', 'area', 'hemi-lh']),
-    'a hemisphere is missing': (lambda d: _table(d, 'volume', 'rh').unlink(),
-                                ['volume', 'rh_bankssts', 'both hemispheres']),
-    'thickness in the volume table': (_thickness_for_volume,
-                                      ['measure-volume_hemi-lh', 'outside 20 to', 'mm^3']),
-    'one outlying cell': (lambda d: _set_cell(_table(d, 'thickness'), 1, 'lh_cuneus_thickness', '0'),
-                          ['sub-0002', 'lh_cuneus_thickness 0', 'outside 0.5 to 6 mm']),
-    'an empty cell': (lambda d: _set_cell(_table(d, 'thickness'), 1, 'lh_cuneus_thickness', ''),
-                      ['sub-0002', 'no thickness of lh_cuneus']),
-    'no morphometry row': (lambda d: [_edit_table(p, lambda t: t.drop(index=1))
-                                      for p in (d / 'freesurfer').glob('*.tsv')],
-                           ['sub-0002', 'no row in']),
-    'duplicate participant': (lambda d: _edit_table(
-        d / 'participants.tsv', lambda t: pandas.concat([t, t.iloc[[3]]])),
-        ['sub-0004', 'more than once', 'participants.tsv']),
-    'duplicate morphometry row': (lambda d: _edit_table(
-        _table(d, 'area'), lambda t: pandas.concat([t, t.iloc[[3]]])), ['sub-0004', 'more than one']),
-    'participant not in the table': (lambda d: _edit_table(
-        d / 'participants.tsv', lambda t: t.drop(index=5)), ['sub-0006', 'no row in']),
-    'two volumes of one': (lambda d: shutil.copy(
-        _volume(d), _volume(d).with_name('sub-0002_run-2_mod.nii.gz')), ['sub-0002', 'two volumes']),
-    'NaN volume': (_spoil_volume(_nan), ['sub-0002', 'NaN']),
-    'zero volume': (_spoil_volume(lambda v, a: (v * 0, a)), ['sub-0002', 'every voxel is zero']),
-    'another grid': (_spoil_volume(lambda v, a: (v[:-1], a)),
-                     ['sub-0002', 'another grid', '--grid mni1.5']),
-    'shifted grid': (_spoil_volume(lambda v, a: (v, a + 4 * np.eye(4, k=3))),
-                     ['sub-0002', 'another grid']),
-    'truncated volume': (_truncate, ['sub-0002', 'truncated']),
-    'empty table': (lambda d: (d / 'participants.tsv').write_text(''), ['participants.tsv', 'no rows']),
-    'Latin-1 table': (lambda d: (d / 'participants.tsv').write_bytes(
-        'participant_id\tage\nsub-0001\té\n'.encode('latin-1')), ['participants.tsv', 'UTF-8']),
-}
-
-
-@pytest.mark.parametrize('fault', FAULTS)
-def test_wrong_input_is_one_line_that_names_the_culprit(copy, tmp_path, capsys, fault):
-  spoil, expected = FAULTS[fault]
-  spoil(copy)
-  before = sorted(tmp_path.iterdir())
-  with pytest.raises(SystemExit) as stop:
-    prepare.main(_arguments(copy, tmp_path / 'out'))
-  errors = capsys.readouterr().err
-  lines = [line for line in errors.splitlines() if line.startswith('error:')]
-  assert stop.value.code == 2 and len(lines) == 1 and 'Traceback' not in errors
-  for text in expected:
-    assert text in lines[0]
-  assert sorted(tmp_path.iterdir()) == before     # nothing left behind
 
 
 @pytest.mark.parametrize('fault', ['missing age', 'NaN volume', 'no morphometry row',
@@ -286,7 +153,7 @@ def test_keep_incomplete_keeps_what_only_lacks_labels(copy, tmp_path, capsys):
   assert np.isnan(made.morphometry[1]).all() and np.isfinite(np.delete(made.morphometry, 1, 0)).all()
   FAULTS['age 250'][0](copy)      # wrong is not missing
   with pytest.raises(SystemExit):
-    prepare.main(_arguments(copy, tmp_path / 'other', '--keep-incomplete'))
+    prepare.main(arguments(copy, tmp_path / 'other', '--keep-incomplete'))
 
 
 def test_destrieux_and_all_measures(copy, tmp_path):
@@ -314,7 +181,7 @@ def test_other_peoples_folders_are_left_alone(cohort, tmp_path):
   (tmp_path / 'mine').mkdir()
   (tmp_path / 'mine' / 'thesis.txt').write_text('years of work')
   with pytest.raises(SystemExit):
-    prepare.main(_arguments(cohort.participants.parent, tmp_path / 'mine'))
+    prepare.main(arguments(cohort.participants.parent, tmp_path / 'mine'))
   assert (tmp_path / 'mine' / 'thesis.txt').read_text() == 'years of work'
 
 

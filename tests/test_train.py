@@ -117,6 +117,9 @@ def test_non_finite_loss_names_step_and_subjects(training_set, tmp_path):
   for record in pipeline.records_of_step(train_records, 8, 0, step - 1):
     assert training_set.label(record) in str(failure.value)
   assert all(math.isfinite(row['loss']) for row in tracking.read_metrics(tmp_path / 'run'))
+  # Nothing was saved, so that the same workdir may start again with another rate.
+  train.train(_config(training_set, epochs=1), tmp_path / 'run')
+  assert [row['step'] for row in tracking.read_metrics(tmp_path / 'run')] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize('arguments, changes, message', [

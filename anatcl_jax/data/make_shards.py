@@ -8,12 +8,13 @@ import os
 import pathlib
 import sys
 import tempfile
+import time
 
 from anatcl_jax.data import bids, phantom, shards
 from anatcl_jax.data import cohort as cohorts
 from anatcl_jax.data.cohort import Cohort, Problem
 from anatcl_jax.data.volumes import NAMED_GRIDS, Grid, read_grid, resized
-from anatcl_jax.data.write_shards import Recipe, write_shards
+from anatcl_jax.data.write_shards import Part, Recipe, write_shards
 from anatcl_jax.errors import UserError, listed
 
 
@@ -39,14 +40,19 @@ def make_phantom_shards(settings: phantom.PhantomSettings, out: pathlib.Path, *,
 def make_shards(cohort: Cohort, out: pathlib.Path, *, grid: str = 'native',
                 spacing: float | None = None, shape: list[int] | None = None,
                 dtype: str = 'float32', leave_out_bad: bool = False,
-                keep_incomplete: bool = False, workers: int | None = None) -> shards.ShardSet:
+                keep_incomplete: bool = False, part: Part | None = None,
+                workers: int | None = None) -> shards.ShardSet | None:
   """Settles what does not match in a cohort, writes its shards, and says what came out.
+
+  Returns None for a `part`, which writes only its share.
 
   Raises:
     UserError: scans that can't be used and `leave_out_bad` is not set; nothing is left behind then.
   """
   if (spacing is not None and spacing <= 0) or (shape and min(shape) < 1):
     raise UserError('--spacing and --shape take sizes above 0')
+  if workers is not None and workers < 1:
+    raise UserError(f'--workers {workers} must be at least 1')
   grids, unreadable = _read_grids(cohort)
   target, other_grid = _choose_grid(cohort, grids, grid, spacing, shape)
   incomplete = {problem.subject for problem in cohort.problems if problem.missing}
@@ -57,9 +63,11 @@ def make_shards(cohort: Cohort, out: pathlib.Path, *, grid: str = 'native',
                 if not (keep_incomplete and problem.missing)), *unreadable, *other_grid]
   bad = cohorts.settle(problems, len(cohort.scans), leave_out_bad)
   cohort = cohort.select(lambda scan: scan.label not in bad)
-  made = write_shards(cohort, Recipe(target, dtype), out, leave_out_bad=leave_out_bad,
+  started = time.monotonic()
+  made = write_shards(cohort, Recipe(target, dtype), out, leave_out_bad=leave_out_bad, part=part,
                       workers=workers or _workers(len(cohort.scans)))
-  _say_result(made)
+  if made:
+    _say_result(made, time.monotonic() - started)
   return made
 
 
@@ -95,7 +103,7 @@ def _choose_grid(cohort: Cohort, grids: dict[str, Grid], name: str, spacing: flo
                 if scan.label in grids and not grids[scan.label].matches(base)]
 
 
-def _say_result(made: shards.ShardSet) -> None:
+def _say_result(made: shards.ShardSet, seconds: float) -> None:
   info = made.info
   size = sum(shard['bytes'] for shard in info['shards'])
   ages = made.table['age'].astype(float)
@@ -108,5 +116,7 @@ def _say_result(made: shards.ShardSet) -> None:
           f'largest rounding error {max(s["largest_error"] for s in info["shards"]):.3g}',
           f'morphometry: {" + ".join(made.measures) or "none"}, {len(info["regions"])} regions of '
           f'the {info["atlas"]} atlas',
-          f'shards: {len(info["shards"])} files, {size / 1e6:.1f} MB -> {made.directory}']
+          f'shards: {len(info["shards"])} files, {size / 1e6:.1f} MB '
+          f'({size / 1e6 / len(made):.2f} MB a volume), {len(made) / seconds:.1f} volumes/s -> '
+          f'{made.directory}']
   print('\n'.join(rows))

@@ -15,7 +15,7 @@ MISSING = ('', 'n/a', 'N/A', 'NA', 'nan', 'NaN')
 
 def read_table(path: pathlib.Path,
                may_repeat: Callable[[str], bool] = lambda name: False) -> pandas.DataFrame:
-  """A tab- or comma-separated table with a header, every cell text, missing cells NaN.
+  """A table of tabs, commas or semicolons with a header; every cell text, missing cells NaN.
 
   A column that `may_repeat` is one that the caller passes over: tables joined side by side repeat
   their summaries.
@@ -36,7 +36,7 @@ def read_table(path: pathlib.Path,
   lines = text.splitlines()
   if len(lines) < 2:
     raise UserError(f'{path}: holds no rows')
-  separator = '\t' if '\t' in lines[0] else ','
+  separator = max('\t,;', key=lines[0].count)   # spreadsheets with decimal commas write semicolons
   columns = [name.strip().strip('"') for name in lines[0].split(separator)]
   twice = sorted({name for name in columns
                   if columns.count(name) > 1 and name and not may_repeat(name)})
@@ -44,11 +44,12 @@ def read_table(path: pathlib.Path,
     raise UserError(f'{path}: column {listed(twice)} stands there twice')
   try:
     table = pandas.read_csv(path, sep=separator, dtype=str, encoding='utf-8-sig', index_col=False,
-                            keep_default_na=False, na_values=list(MISSING), skipinitialspace=True)
+                            keep_default_na=False)
   except (pandas.errors.ParserError, pandas.errors.EmptyDataError) as error:
     raise UserError(f'{path}: not a table ({str(error).splitlines()[0]})') from None
   table.columns = [str(name).strip() for name in table.columns]
-  return table
+  table = table.apply(lambda column: column.str.strip())
+  return table.mask(table.isin(MISSING))
 
 
 def numbers(path: pathlib.Path, column: pandas.Series, ids: list[str]) -> pandas.Series:

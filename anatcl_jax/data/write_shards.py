@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import re
 import shutil
 import sys
 
@@ -38,15 +39,35 @@ class Recipe:
   dtype: str = 'float32'
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """One of several runs that share the shards of a cohort among them: `index` from 1 to `count`."""
+
+  index: int
+  count: int
+
+  @classmethod
+  def parse(cls, text: str) -> Part:
+    """Reads `3/8`; a UserError for anything else."""
+    match = re.fullmatch(r'(\d+)/(\d+)', text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+      raise UserError(f'--part {text!r} is not one such as 3/8')
+    return cls(int(match[1]), int(match[2]))
+
+
 def write_shards(cohort: Cohort, recipe: Recipe, out: pathlib.Path, *, workers: int = 1,
-                 leave_out_bad: bool = False, progress: bool = True) -> shards.ShardSet:
-  """Writes `cohort` to `out`; shards that are there already and up to date are kept.
+                 leave_out_bad: bool = False, part: Part | None = None,
+                 progress: bool = True) -> shards.ShardSet | None:
+  """Writes `cohort` to `out`; shards that are there already, whole and up to date, are kept.
 
   Everything is made in `<out>.partial` and renamed at the end. A run that was interrupted goes on
-  where it was; corrected labels rewrite no volume; an error of the user leaves nothing behind.
+  where it was; corrected labels rewrite no volume; an error of the user leaves nothing behind. A
+  `part` writes its own shards only and returns None: the last run, without a part, verifies them,
+  writes what is missing and puts the set together.
 
   Raises:
     UserError: `out` is something else, or scans can't be read and `leave_out_bad` is not set.
+    RunFailure: the disk does not take the shards.
   """
   staging = out.with_name(out.name + '.partial')
   previous = _previous_shards(out, recipe)
@@ -55,24 +76,32 @@ def write_shards(cohort: Cohort, recipe: Recipe, out: pathlib.Path, *, workers: 
   except OSError as error:
     raise UserError(f'can\'t write {staging} ({error.strerror})') from None
   blocks = [cohort.scans[i:i + _SCANS_A_SHARD] for i in range(0, len(cohort.scans), _SCANS_A_SHARD)]
+  mine = range(len(blocks)) if part is None else range(part.index - 1, len(blocks), part.count)
   made = []
   with contextlib.ExitStack() as stack:
     pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(
         workers, multiprocessing.get_context('spawn'))) if workers > 1 else None
-    bar = stack.enter_context(progress_bar(len(cohort.scans), 'volumes', 'volumes', show=progress))
-    for i, block in enumerate(blocks):
-      name = f'volumes-{i:05d}-of-{len(blocks):05d}.array_record'
-      made.append(_kept_shard(staging, name, block, recipe, previous, out)
-                  or _write_shard(staging / name, block, recipe, pool, bar))
-      bar.update(len(block) - (bar.n - i * _SCANS_A_SHARD))
+    bar = stack.enter_context(progress_bar(sum(len(blocks[i]) for i in mine), 'volumes', 'volumes',
+                                           show=progress))
+    for i in mine:
+      path = staging / f'volumes-{i:05d}-of-{len(blocks):05d}.array_record'
+      kept = _kept_shard(path, blocks[i], recipe, previous, out)
+      made.append(kept or _write_shard(path, blocks[i], recipe, pool, bar))
+      if kept:
+        bar.update(len(blocks[i]))
   try:
     unreadable = [Problem(*problem) for shard in made for problem in shard['left_out']]
-    bad = cohorts.settle(unreadable, len(cohort.scans), leave_out_bad)
-    cohort = cohort.select(lambda scan: scan.label not in bad)
+    bad = cohorts.settle(unreadable, sum(len(blocks[i]) for i in mine), leave_out_bad)
   except UserError:
-    shutil.rmtree(staging)
+    if part is None:
+      shutil.rmtree(staging)
     raise
-  _write_labels(staging, cohort, recipe, made)
+  if part is not None:
+    print(f'part {part.index} of {part.count}: {len(made)} of {len(blocks)} shards are in '
+          f'{staging}; after all parts, run the same command without --part')
+    return None
+  cohort = cohort.select(lambda scan: scan.label not in bad)
+  _write_labels(staging, cohort, recipe, [shard for shard in made if shard['records']])
   _swap(staging, out)
   return shards.open_shards(out)
 
@@ -101,25 +130,31 @@ def _previous_shards(out: pathlib.Path, recipe: Recipe) -> dict[str, dict]:
   return {shard['fingerprint']: shard for shard in info['shards']}
 
 
-def _kept_shard(staging: pathlib.Path, name: str, block, recipe: Recipe, previous: dict,
+def _kept_shard(path: pathlib.Path, block: tuple[Scan, ...], recipe: Recipe, previous: dict,
                 out: pathlib.Path) -> dict | None:
-  """The entry of a shard that needs no writing: finished before an interruption, or in `out`."""
+  """The entry of a shard that needs no writing: finished in an earlier run or part, or in `out`."""
   fingerprint = _fingerprint(block, recipe)
-  entry_file = staging / f'{name}.json'
+  entry_file = path.with_name(path.name + '.json')
   if entry_file.is_file():
     entry = json.loads(entry_file.read_text())
-    if entry['fingerprint'] == fingerprint and (staging / name).is_file():
+    if entry['fingerprint'] == fingerprint and path.is_file() and _digest(path) == entry['sha256']:
       return entry
   if fingerprint not in previous:
     return None
-  entry = previous[fingerprint] | {'file': name}
-  source, target = out / previous[fingerprint]['file'], staging / name
-  target.unlink(missing_ok=True)
+  source = out / previous[fingerprint]['file']
+  if not source.is_file() or _digest(source) != previous[fingerprint]['sha256']:
+    return None
+  path.unlink(missing_ok=True)
   try:
-    os.link(source, target)
+    os.link(source, path)
   except OSError:  # some network file systems have no hard links
-    shutil.copyfile(source, target)
-  return entry
+    shutil.copyfile(source, path)
+  return previous[fingerprint] | {'file': path.name}
+
+
+def _digest(path: pathlib.Path) -> str:
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _write_shard(path: pathlib.Path, block: tuple[Scan, ...], recipe: Recipe, pool, bar) -> dict:
@@ -128,8 +163,9 @@ def _write_shard(path: pathlib.Path, block: tuple[Scan, ...], recipe: Recipe, po
   digests, left_out, statistics = 0, [], []
   encoded = (pool.map if pool else map)(_encode, block, [recipe] * len(block))
   try:
-    # Groups of one record: any record is read without decompressing its neighbours.
-    writer = ArrayRecordWriter(str(temporary), 'group_size:1')
+    # Groups of one record: any record is read without decompressing its neighbours. zstd's level 1
+    # is twice as fast as its default and, on gray-matter maps, as small.
+    writer = ArrayRecordWriter(str(temporary), 'group_size:1,zstd:1')
     for scan, (record, figures, why) in zip(block, encoded):
       if why:
         left_out.append((scan.label, why))
@@ -138,8 +174,7 @@ def _write_shard(path: pathlib.Path, block: tuple[Scan, ...], recipe: Recipe, po
         statistics.append(figures)
       bar.update()
     writer.close()
-    with temporary.open('rb') as file:
-      digest = hashlib.file_digest(file, 'sha256').hexdigest()
+    digest = _digest(temporary)
     os.replace(temporary, path)
   except (OSError, RuntimeError) as error:
     raise RunFailure(f'could not write {path} ({str(error)[:200]}); make room and run the same '

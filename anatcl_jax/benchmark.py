@@ -1,0 +1,81 @@
+"""Measured cases, each in a process of its own: what the benchmark commands have in common."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from anatcl_jax import errors
+from anatcl_jax.errors import RunFailure, UserError
+from anatcl_jax.progress import progress_bar
+
+Figures = dict[str, float]
+
+
+def run_command(module: str, description: str, cases: Sequence[Any],
+                run_case: Callable[[Any], Figures],
+                table: Callable[[list[dict], str], str], machine: Callable[[], str]) -> None:
+  """The command line of a benchmark: runs every case, prints a Markdown table, writes JSON.
+
+  Args:
+    module: its name after `anatcl_jax.`.
+    cases: frozen dataclasses.
+    run_case: what a case's own process does; its figures.
+    table: from the cases with their figures, and the machine.
+  """
+  parser = errors.Parser(prog=f'python -m anatcl_jax.{module}', description=description,
+                         formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--json', type=pathlib.Path, metavar='FILE', help='also write figures here')
+  parser.add_argument('--case', type=int, choices=range(len(cases)), help=argparse.SUPPRESS)
+  with errors.reported():
+    arguments = parser.parse_args()
+    if arguments.case is not None:
+      print(json.dumps(run_case(cases[arguments.case])))
+      return
+    results = []
+    with progress_bar(len(cases), module, 'cases') as progress:
+      for index, case in enumerate(cases):
+        results.append(dataclasses.asdict(case) | _in_own_process(module, index, case))
+        progress.update()
+    print(table(results, machine()))
+    if arguments.json:
+      try:
+        figures = {'machine': machine(), 'cases': results}
+        arguments.json.write_text(json.dumps(figures, indent=1) + '\n')
+      except OSError as error:
+        raise UserError(f'{arguments.json}: cannot be written ({error.strerror})') from None
+
+
+def peak_memory() -> float:
+  """Most memory that this process, or the largest of its children, has had, in MB."""
+  unit = 1e-6 if sys.platform == 'darwin' else 1.024e-3
+  return unit * max(resource.getrusage(who).ru_maxrss
+                    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def cpu() -> str:
+  """The processor and its cores, as they call themselves."""
+  try:
+    model = re.search(r'model name\s*: (.*)', pathlib.Path('/proc/cpuinfo').read_text())[1]
+  except (OSError, TypeError):
+    model = platform.processor() or platform.machine()
+  return f'{model}, {os.cpu_count()} cores'
+
+
+def _in_own_process(module: str, index: int, case: Any) -> Figures:
+  command = [sys.executable, '-m', f'anatcl_jax.{module}', '--case', str(index)]
+  done = subprocess.run(command, capture_output=True, text=True, check=False)
+  if done.returncode:
+    last = (done.stderr.strip().splitlines() or ['no message'])[-1].removeprefix('error: ')
+    raise RunFailure(f'{case} ended with exit code {done.returncode}: {last}')
+  return json.loads(done.stdout.splitlines()[-1])
