@@ -1,9 +1,9 @@
 """Makes a shard set, the input of training, from a cohort on disk.
 
-The volumes are NIfTI files in any orientation; ages and sexes come from a BIDS participants.tsv,
-or the table of a public cohort, cortical measures from FreeSurfer's folders or aparcstats2table.
-Everything is matched by identifier and by region name. What does not match is reported by name and
-stops the run, unless --leave-out-bad.
+`bids` reads NIfTI files in any orientation, ages and sexes of a BIDS participants.tsv or a public
+cohort's table, and cortical measures of FreeSurfer's folders or aparcstats2table; `openbhb` reads
+OpenBHB as it is released. Everything is matched by identifier and by region name. What does not match
+is reported by name and stops the run, unless --leave-out-bad.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import pathlib
 
 from anatcl_jax import errors
 from anatcl_jax.data import atlas as atlases
-from anatcl_jax.data import bids, inspection, phantom, shards
+from anatcl_jax.data import bids, inspection, openbhb, phantom, shards
+from anatcl_jax.data.cohort import Cohort
 from anatcl_jax.data.make_shards import make_phantom_shards, make_shards
+from anatcl_jax.data.openbhb_arrays import MODALITIES
 from anatcl_jax.data.phenotypes import PRESETS
 from anatcl_jax.data.volumes import NAMED_GRIDS
 from anatcl_jax.data.write_shards import Part
@@ -33,6 +35,30 @@ name holds its participant, sub-0001, and perhaps its session, ses-1. The tables
   aparcstats2table --hemi lh --meas thickness --subjects sub-0001 ... --tablefile lh.thickness.tsv
 for both hemispheres, and for as many of thickness, volume and area as you have. docs/cohorts.md has
 an example for CAT12, fMRIPrep, SUBJECTS_DIR, ADNI, OASIS-3, SchizConnect and ABIDE.
+"""
+
+_OPENBHB_EXAMPLE = """\
+worked example: the gray-matter maps and Desikan measures of a download of the hub release
+
+  python -m anatcl_jax.prepare openbhb --root openBHB --dtype float16 --out data/openbhb
+
+The same of the challenge's train.npy, train.tsv, test.npy and test.tsv, and the quasi-raw volumes
+of per-subject files at 2 mm:
+
+  python -m anatcl_jax.prepare openbhb --root challenge/data --out data/challenge \\
+      --mask resource/cat12vbm_space-MNI152_desc-gm_TPM.nii.gz
+  python -m anatcl_jax.prepare openbhb --root openBHB --modality quasiraw --spacing 2 --out data/raw
+
+--root holds one of
+  subjects  participants.tsv and data/sub-<id>_preproc-cat12vbm_desc-gm_T1w.npy, ..._ROI.npy
+  hub       participants.tsv, {train,val}/derivatives/sub-<id>/ses-1/*_T1w.npy and
+            {train,val}/derivatives/freesurfer_roi/desikan_roi_features.csv
+  matrix    train.npy and test.npy with a .tsv each, in it or in its data/
+
+The arrays hold no orientation, and the release states none. The templates that masked them do: they
+have the same axes. --mask names one; without it the one under --root/resource is taken. Where there
+is neither, LAS is assumed (the first axis runs to the left), as SPM's template of CAT12's grid and
+the challenge's quasi-raw template are stored; --axes RAS says otherwise.
 """
 
 _PHANTOM_EXAMPLE = """\
@@ -56,6 +82,7 @@ def command_line() -> argparse.ArgumentParser:
                          formatter_class=argparse.RawDescriptionHelpFormatter)
   commands = parser.add_subparsers(required=True, metavar='COMMAND')
   _add_bids(commands)
+  _add_openbhb(commands)
   _add_phantom(commands)
   _add_inspect(commands)
   return parser
@@ -80,13 +107,32 @@ def _add_bids(commands) -> None:
   parser.add_argument('--morphometry', nargs='+', default=[], type=pathlib.Path, metavar='TABLE',
                       help="aparcstats2table outputs, tab or comma, or FreeSurfer's SUBJECTS_DIR; "
                            'none: no anatomical loss')
-  parser.add_argument('--atlas', choices=sorted(atlases.ATLASES), default='desikan',
-                      help='cortical atlas of the tables (default: %(default)s)')
-  parser.add_argument('--keep-incomplete', action='store_true',
-                      help='keep scans without age or morphometry: they take part in the terms of '
-                           'the loss that they have')
+  _add_labels(parser)
   _add_output(parser)
   parser.set_defaults(run=_prepare_bids)
+
+
+def _add_openbhb(commands) -> None:
+  parser = commands.add_parser(
+      'openbhb', help='OpenBHB: per-subject files, hub release or challenge matrix',
+      description='OpenBHB in any of its layouts to shards.',
+      epilog=_OPENBHB_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--root', required=True, type=pathlib.Path, metavar='DIR',
+                      help='the folder that holds it; see below')
+  parser.add_argument('--layout', choices=['auto', *openbhb.LAYOUTS], default='auto',
+                      help='how it lies there (default: %(default)s)')
+  parser.add_argument('--mask', type=pathlib.Path, metavar='NIFTI',
+                      help='template that masked the volumes; the matrix needs it, other layouts '
+                           'take their affine from it')
+  parser.add_argument('--modality', choices=sorted(MODALITIES, reverse=True), default='vbm',
+                      help="vbm: CAT12's gray matter at 1.5 mm; quasiraw: T1-weighted at 1 mm "
+                           '(default: %(default)s)')
+  parser.add_argument('--axes', choices=['LAS', 'RAS'], default='LAS',
+                      help='how the arrays are stored, where no template is at hand '
+                           '(default: %(default)s)')
+  _add_labels(parser)
+  _add_output(parser)
+  parser.set_defaults(run=_prepare_openbhb)
 
 
 def _add_phantom(commands) -> None:
@@ -109,6 +155,14 @@ def _add_phantom(commands) -> None:
                       help='keep the NIfTI files, tables and truth there (default: deleted)')
   _add_output(parser, spacing=defaults.spacing)
   parser.set_defaults(run=_prepare_phantom)
+
+
+def _add_labels(parser) -> None:
+  parser.add_argument('--atlas', choices=sorted(atlases.ATLASES), default='desikan',
+                      help='cortical atlas of the measures (default: %(default)s)')
+  parser.add_argument('--keep-incomplete', action='store_true',
+                      help='keep scans without age or morphometry: they take part in the terms of '
+                           'the loss that they have')
 
 
 def _add_inspect(commands) -> None:
@@ -149,8 +203,17 @@ def _add_output(parser, spacing: float | None = None) -> None:
 
 
 def _prepare_bids(chosen: argparse.Namespace) -> None:
-  cohort = bids.read_cohort(chosen.volumes, chosen.participants, chosen.morphometry, chosen.atlas,
-                            phenotypes=chosen.phenotypes, id_pattern=chosen.id_pattern)
+  _write(chosen, bids.read_cohort(chosen.volumes, chosen.participants, chosen.morphometry,
+                                  chosen.atlas, phenotypes=chosen.phenotypes,
+                                  id_pattern=chosen.id_pattern))
+
+
+def _prepare_openbhb(chosen: argparse.Namespace) -> None:
+  _write(chosen, openbhb.read_cohort(chosen.root, chosen.layout, chosen.mask, chosen.atlas,
+                                     chosen.modality, chosen.axes))
+
+
+def _write(chosen: argparse.Namespace, cohort: Cohort) -> None:
   make_shards(cohort, chosen.out, grid=chosen.grid, spacing=chosen.spacing, shape=chosen.shape,
               dtype=chosen.dtype, leave_out_bad=chosen.leave_out_bad,
               keep_incomplete=chosen.keep_incomplete, workers=chosen.workers,

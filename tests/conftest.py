@@ -12,6 +12,7 @@ jax.config.update('jax_num_cpu_devices', 8)
 
 from anatcl_jax.data import bids, phantom  # noqa: E402
 from anatcl_jax.data.make_shards import make_phantom_shards, make_shards  # noqa: E402
+from tests import layouts  # noqa: E402
 
 AOMIC = pathlib.Path(__file__).parents[2] / 'shared' / 'data' / 'aomic-piop2'
 
@@ -51,3 +52,20 @@ def aomic() -> pathlib.Path:
   if not AOMIC.is_dir():
     pytest.skip(f'{AOMIC} is not here')
   return AOMIC
+
+
+@pytest.fixture(scope='session')
+def digital() -> layouts.Digital:
+  """Three SYNTHETIC subjects in OpenBHB's true shapes."""
+  return layouts.draw()
+
+
+@pytest.fixture(scope='session')
+def disk(digital, tmp_path_factory) -> pathlib.Path:
+  """The same subjects on disk in every layout of OpenBHB; never changed."""
+  root = tmp_path_factory.mktemp('openbhb')
+  layouts.write_subjects(root / 'subjects', digital)
+  layouts.write_hub(root / 'hub', digital)
+  layouts.write_matrix(root / 'matrix', digital)
+  layouts.write_template(root / 'template.nii.gz', digital)
+  return root

@@ -85,7 +85,7 @@ def test_destrieux_in_both_spellings(tmp_path):
   for path in (tmp_path / 'sub-02' / 'stats').iterdir():   # as FreeSurfer 6.0 writes them
     path.write_text(path.read_text().replace('_and_', '&'))
   read = read_tables([tmp_path], 'destrieux')
-  assert not read.incomplete and read.values.shape == (2, 148, 8)
+  assert not read.absent and read.values.shape == (2, 148, 8)
   for scan in range(2):
     np.testing.assert_allclose(read.values[scan, :, 0], values['thickness'], rtol=1e-6)
 

@@ -119,6 +119,14 @@ def test_bad_volumes_are_named(tmp_path, fault, message):
   assert str(path) in str(error.value) and '\n' not in str(error.value)
 
 
+def test_truncated_volumes_in_other_orientations_are_named_too(tmp_path):
+  path = _saved(tmp_path / 'sub-01.nii', np.ones((20, 21, 22), np.float32), np.diag([-1, 1, 1, 1]))
+  path.write_bytes(path.read_bytes()[:-2000])
+  grid = read_grid(NiftiFile(path))      # the header is whole
+  with pytest.raises(UserError, match='truncated or damaged'):
+    read_volume(NiftiFile(path), grid)
+
+
 def test_volume_outside_the_grid_is_an_error(tmp_path):
   path = _saved(tmp_path / 'far.nii', np.ones((5, 5, 5), np.float32))
   with pytest.raises(UserError, match='outside the grid'):

@@ -15,17 +15,21 @@ OLDEST = 120.0
 _SEXES = {'m': 'M', 'male': 'M', 'f': 'F', 'female': 'F'}
 
 
-def read_participants(path: pathlib.Path) -> pandas.DataFrame:
+def read_participants(path: pathlib.Path, unnamed: str = '') -> pandas.DataFrame:
   """One row a participant, or a scan where the table has sessions, in the table's order.
 
   Columns `participant_id` (sub-...) and `session` (ses-..., '' for none), `age` (years, NaN where
-  missing), then every other column as text. Ages are not judged here: see `age_problem`.
+  missing), then every other column as text. Ages are not judged here: see `age_problem`. Where
+  participant_id is missing, rows are called by `unnamed`, if given, and their number.
 
   Raises:
     UserError: no column participant_id or age, a participant twice, an age that is not a number, or
       a sidecar that says that ages are not years.
   """
-  return complete_participants(path, tables.read_table(path))
+  table = tables.read_table(path)
+  if unnamed and 'participant_id' not in table:
+    table.insert(0, 'participant_id', [f'{unnamed}{row:05d}' for row in range(len(table))])
+  return complete_participants(path, table)
 
 
 def complete_participants(path: pathlib.Path, table: pandas.DataFrame) -> pandas.DataFrame:
@@ -52,6 +56,16 @@ def complete_participants(path: pathlib.Path, table: pandas.DataFrame) -> pandas
     table['sex'] = [_SEXES.get(str(sex).lower(), sex) for sex in table['sex']]
   table['participant_id'] = [name[0] for name in names]
   table.insert(1, 'session', [name[1] for name in names])
+  return table
+
+
+def concatenated(parts: list[pandas.DataFrame], names: list[pathlib.Path]) -> pandas.DataFrame:
+  """One table of several; a UserError where a participant (and session) stands in two of them."""
+  table = pandas.concat(parts, ignore_index=True)
+  twice = list(table['participant_id'][table.duplicated(['participant_id', 'session'])])
+  if twice:
+    raise UserError(f'{listed(twice)} stand{"s" if len(twice) == 1 else ""} in more than one of '
+                    f'{", ".join(map(str, names))}; keep one row a participant (and session)')
   return table
 
 

@@ -95,14 +95,14 @@ class NiftiFile:
     return image
 
 
-def _oriented(source: VolumeSource) -> SpatialImage:
-  """The image in RAS order, its voxels not read yet."""
+def _checked(source: VolumeSource) -> SpatialImage:
+  """The image as it is stored, its voxels not read yet."""
   image = source.image()
   if len(image.shape) != 3:
     raise UserError(f'{source.path}: has shape {image.shape}; give one 3-D volume a file')
   if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine)) < 1e-9:
     raise UserError(f'{source.path}: its affine is not invertible; the header is damaged')
-  return nibabel.as_closest_canonical(image)
+  return image
 
 
 def read_grid(source: VolumeSource) -> Grid:
@@ -111,8 +111,11 @@ def read_grid(source: VolumeSource) -> Grid:
   Raises:
     UserError: the file is missing, unreadable, not 3-D, or has no orientation.
   """
-  image = _oriented(source)
-  return Grid.of(image.shape, image.affine)
+  image = _checked(source)
+  # Reorienting an image reads it: a stand-in of its shape without memory is turned instead.
+  oriented = nibabel.as_closest_canonical(
+      SpatialImage(np.broadcast_to(np.uint8(0), image.shape), image.affine))
+  return Grid.of(oriented.shape, oriented.affine)
 
 
 def read_volume(source: VolumeSource, grid: Grid) -> np.ndarray:
@@ -124,8 +127,9 @@ def read_volume(source: VolumeSource, grid: Grid) -> np.ndarray:
   Raises:
     UserError: the file is truncated, or its values are not finite or all zero.
   """
-  image, path = _oriented(source), source.path
+  image, path = _checked(source), source.path
   try:
+    image = nibabel.as_closest_canonical(image)
     values = np.asarray(image.dataobj, dtype=np.float32)
   except (OSError, EOFError, ValueError, zlib.error) as error:
     raise UserError(f'{path}: truncated or damaged ({first_line(error)}); '
