@@ -2,8 +2,8 @@
 
 `bids` reads NIfTI files in any orientation, ages and sexes of a BIDS participants.tsv or a public
 cohort's table, and cortical measures of FreeSurfer's folders or aparcstats2table; `openbhb` reads
-OpenBHB as it is released. Everything is matched by identifier and by region name. What does not match
-is reported by name and stops the run, unless --leave-out-bad.
+OpenBHB as it is released. Everything is matched by identifier and by region name. What does not
+match is reported by name and stops the run, unless --leave-out-bad.
 """
 
 from __future__ import annotations
