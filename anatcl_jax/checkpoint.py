@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from anatcl_jax.data.attributes import Statistics
-from anatcl_jax.errors import UserError
+from anatcl_jax.errors import RunFailure, UserError
 from anatcl_jax.step import TrainState
 
 # A run may be resumed with other values of these: they do not change what the state means.
@@ -42,9 +43,14 @@ class Checkpoints:
 
   def restore(self, like: TrainState) -> tuple[TrainState, Statistics]:
     """The latest state, placed as `like` is, and the statistics saved with it."""
-    restored = self._manager.restore(self.latest_step, args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like)),
-        statistics=ocp.args.JsonRestore()))
+    try:
+      restored = self._manager.restore(self.latest_step, args=ocp.args.Composite(
+          state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like)),
+          statistics=ocp.args.JsonRestore()))
+    except Exception as error:  # whatever Orbax and TensorStore make of damaged files
+      raise RunFailure(f'checkpoint {self.latest_step} in {self._manager.directory} can\'t be read '
+                       f'({(str(error).splitlines() or [""])[0][:120]}); remove it to go on from '
+                       'the one before it') from None
     statistics = {term: {name: np.asarray(values, np.float32) for name, values in own.items()}
                   for term, own in restored['statistics'].items()}
     return restored['state'], statistics
@@ -64,15 +70,30 @@ def check_config(workdir: pathlib.Path, config: dict[str, Any]) -> None:
     UserError: values differ that change what the checkpoints mean; the text shows them.
   """
   path = workdir / 'config.json'
-  if path.is_file() and any((workdir / 'checkpoints').glob('[0-9]*')):
-    old, new = _flat(json.loads(path.read_text())), _flat(json.loads(json.dumps(config)))
+  if path.is_file() and any(
+      step.name.isdigit() for step in (workdir / 'checkpoints').glob('*')):
+    old, new = _flat(_read_json(path)), _flat(json.loads(json.dumps(config)))
     changed = [f'{key} {old.get(key)!r} -> {new.get(key)!r}' for key in sorted({*old, *new})
                if old.get(key) != new.get(key) and key.split('.')[0] not in _HARMLESS]
     if changed:
       raise UserError(f'{workdir} holds a run with another config ({"; ".join(changed)}); '
                       'choose another --workdir')
-  workdir.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(config, indent=1) + '\n')
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix('.writing')
+    temporary.write_text(json.dumps(config, indent=1) + '\n')
+    os.replace(temporary, path)
+  except OSError as error:
+    raise UserError(f'{workdir}: can\'t be written ({error.strerror}); choose another --workdir'
+                    ) from None
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    return json.loads(path.read_text())
+  except (OSError, ValueError):
+    raise UserError(f'{path} is damaged, so that the run can\'t be gone on with; restore it or '
+                    'choose another --workdir') from None
 
 
 def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:

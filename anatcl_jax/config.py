@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -81,12 +82,12 @@ def check_values(config: ml_collections.ConfigDict) -> None:
                      ('heldout_every_epochs', 1), ('reader_threads', 1)):
     if config[key] < least:
       raise UserError(f'config.{key} is {config[key]}, must be at least {least}')
-  for key in ('learning_rate', 'loss.temperature', 'loss.base_temperature', 'loss.memory_budget_mb',
+  for key in ('learning_rate', 'decay', 'loss.temperature', 'loss.base_temperature', 'loss.memory_budget_mb',
               *(f'loss.terms.{name}.sigma' for name, term in config.loss.terms.items()
                 if 'sigma' in term)):
     value = config_path.get_value(key, config)
-    if not value > 0:
-      raise UserError(f'config.{key} is {value}, must be above 0')
+    if not 0 < value < math.inf:
+      raise UserError(f'config.{key} is {value}, must be a number above 0')
   for term in config.loss.terms.values():
     if term.attribute == 'morphometry':
       check_name(term.kernel, kernels.DESCRIPTORS, 'kernel of morphometry')
@@ -94,5 +95,7 @@ def check_values(config: ml_collections.ConfigDict) -> None:
     else:
       check_name(term.kernel, kernels.ATTRIBUTE_KERNELS, f'kernel of {term.attribute}')
   weights = {name: term.weight for name, term in config.loss.terms.items()}
-  if min(weights.values()) < 0 or not any(weights.values()):
+  if not 0 <= config.weight_decay < math.inf:
+    raise UserError(f'config.weight_decay is {config.weight_decay}, must be 0 or above')
+  if not all(0 <= weight < math.inf for weight in weights.values()) or not any(weights.values()):
     raise UserError(f'weights of the loss terms are {weights}: none may be below 0, nor all 0')

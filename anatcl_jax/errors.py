@@ -31,12 +31,13 @@ def listed(names: list[str], most: int = 5) -> str:
 def reported() -> Iterator[None]:
   """Ends the process with one line `error: ...` on stderr where the body raises a UserError.
 
-  An interruption from the keyboard is one too: whatever runs long here goes on when run again.
+  An interruption from the keyboard is one too.
   """
   try:
     yield
   except KeyboardInterrupt:
-    print('error: interrupted; the same command goes on from here', file=sys.stderr)
+    print('error: interrupted; finished shards and checkpoints stay, the same command goes on from '
+          'them', file=sys.stderr)
     sys.exit(130)
   except UserError as error:
     print(f'error: {" ".join(str(error).split())}', file=sys.stderr)

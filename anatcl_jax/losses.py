@@ -86,7 +86,7 @@ def weakly_contrastive_loss(features: jax.Array, weights: Weights, *, method: st
     others = known & ~itself
     weight = row_of(row).astype(jnp.float32)
     if method == 'supcon':
-      weight = jnp.where((weight >= 1) | own, 1, 0)
+      weight = jnp.where(own, 1, labels_equal(weight))
     weight = jnp.where(others & anchor_present, weight[None, :, None], 0)
     logits = jnp.einsum('vd,bwd->vbw', anchor, contrasts,
                         precision=jax.lax.Precision.HIGHEST) / temperature
@@ -141,7 +141,8 @@ def combined_loss(features: jax.Array, attributes: dict[str, jax.Array], config:
         features, weights, method=config.method, temperature=config.temperature,
         base_temperature=config.base_temperature, delta_reduction=config.delta_reduction,
         axis_name=axis_name, present=present, memory_budget=budget)
-    metrics[f'effective_positives/{name}'] = mean_effective_positives(weights, present, axis_name,
+    used = (lambda row: labels_equal(weights(row))) if config.method == 'supcon' else weights
+    metrics[f'effective_positives/{name}'] = mean_effective_positives(used, present, axis_name,
                                                                       budget)
     loss += term.weight * metrics[f'loss/{name}']
   return loss, metrics
@@ -160,6 +161,11 @@ def anatcl_loss(features: jax.Array, age: jax.Array, morphometry: jax.Array, con
 def _weights_of_rows(term: Any, attribute: jax.Array, axis_name: str | None) -> Weights:
   everyone = gather(attribute, axis_name)
   return lambda row: kernels.kernel(term, attribute[row][None], everyone)[0]
+
+
+def labels_equal(weights: jax.Array) -> jax.Array:
+  """Weights as `supcon` takes them: 1 where they are 1 or more, else 0."""
+  return (weights >= 1).astype(jnp.float32)
 
 
 def mean_effective_positives(weights: Weights, present: jax.Array, axis_name: str | None = None,

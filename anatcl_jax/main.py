@@ -40,8 +40,9 @@ def _default_workdir() -> str:
   path, _, arguments = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')
   demo = '-demo' if 'demo' in arguments.split(',') else ''
   config = _CONFIG.value
-  return (f'runs/{pathlib.Path(path).stem}{demo}-{config.loss.terms.anatomy.kernel}-'
-          f'{config.encoder}-fold{config.fold}')
+  kernels = [term.kernel for term in config.loss.terms.values() if term.attribute == 'morphometry']
+  return '-'.join([f'runs/{pathlib.Path(path).stem}{demo}', *kernels, config.encoder,
+                   f'fold{config.fold}'])
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -62,9 +63,15 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 def _check_keys(argv: list[str]) -> None:
-  """Raises UserError for a --config.KEY that the config file does not have."""
-  path = next((a.partition('=')[2] for a in argv if re.match(r'--?config=', a)), None)
-  if path and pathlib.Path(path.partition(':')[0]).is_file():
+  """Raises UserError for a config file that is not there, and for a KEY that it does not have."""
+  position, path = next(((i, a.partition('=')[2]) for i, a in enumerate(argv)
+                         if re.match(r'--?config=', a)), (0, None))
+  if any(re.match(r'--?config\.', argument) for argument in argv[:position or len(argv)]):
+    raise UserError('give --config=FILE before the --config.KEY=VALUE that change it')
+  if path and not pathlib.Path(path.partition(':')[0]).is_file():
+    raise UserError(f'{path.partition(":")[0]}: no such config file; configs/ has those that come '
+                    'with the program')
+  if path:
     names = key_names(flags.FLAGS['config'].parser.parse(path))
     for argument in argv:
       if match := re.match(r'--?config\.([^=]+)', argument):

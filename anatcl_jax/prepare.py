@@ -193,10 +193,10 @@ def _add_output(parser, spacing: float | None = None) -> None:
                                            "; resamples --grid's field of view"))
   parser.add_argument('--dtype', choices=shards.DTYPES, default='float32',
                       help='how voxels are stored (default: %(default)s)')
-  parser.add_argument('--leave-out-bad', action='store_true',
-                      help='leave out subjects with missing or unusable data, and name them')
   parser.add_argument('--workers', type=int, metavar='N', help='processes (default: one a core)')
   if spacing is None:
+    parser.add_argument('--leave-out-bad', action='store_true',
+                        help='leave out subjects with missing or unusable data, and name them')
     parser.add_argument('--part', metavar='I/N',
                         help='write only the I-th of N shares of the shards, as one of N jobs on a '
                              'cluster; then run the same command once without it')

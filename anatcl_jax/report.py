@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 
 import matplotlib.figure
 
 from anatcl_jax import tracking
+
+# Okabe and Ito's, told apart by colour-blind readers; line style says training or held out.
+_COLOURS = ('#000000', '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 
 
 def training_curves(workdir: pathlib.Path, synthetic: bool) -> pathlib.Path:
@@ -15,8 +19,7 @@ def training_curves(workdir: pathlib.Path, synthetic: bool) -> pathlib.Path:
   terms = sorted(name.split('/')[1] for name in rows[-1] if name.startswith('loss/'))
   figure = matplotlib.figure.Figure((11, 4), layout='constrained')
   loss, positives = figure.subplots(1, 2)
-  # Okabe and Ito's colours, told apart by colour-blind readers; line style says which side.
-  colours = dict(zip(['loss', *terms], ['#000000', '#0072B2', '#D55E00']))
+  colours = dict(zip(['loss', *terms], itertools.cycle(_COLOURS)))
   for name, colour in colours.items():
     key, label = ('loss', 'sum') if name == 'loss' else (f'loss/{name}', name)
     _curve(loss, rows, key, colour, label)

@@ -65,7 +65,8 @@ def make_train_step(encoder: nn.Module, head: nn.Module, optimizer: optax.Gradie
       grads = jax.lax.pmean(grads, axis_name)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = {'loss': loss, **metrics, 'gradient_norm': optax.tree.norm(grads)}
+    metrics = {'loss': loss, **metrics, 'gradient_norm': optax.tree.norm(grads),
+               'parameter_norm': optax.tree.norm(params)}
     return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
   return train_step

@@ -53,7 +53,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     raise UserError(f'batch_size {config.batch_size} is more than the {len(train_records)} scans '
                     f'to train on in {config.data_dir}; choose a smaller one')
   program = _compile(config, mesh, steps_per_epoch)
-  check_config(workdir, config.to_dict())
+  check_config(workdir, config.to_dict() | {'data_identity': data.identity()})
 
   with Checkpoints(workdir, config.keep_checkpoints) as checkpoints:
     # ---- State: fresh, or from the latest checkpoint --------------------------------------------
@@ -79,16 +79,15 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         state, metrics = program.train_step(state, upcoming)
         upcoming = _to_devices(batches, mesh)   # read and sent while the step runs
         metrics = jax.device_get(metrics)
-        if not math.isfinite(metrics['loss']):
-          _stop_not_finite(metrics, data, pipeline.records_of_step(
-              train_records, config.batch_size, config.seed, done - 1), done)
+        _check_step(metrics, done, data, pipeline.records_of_step(
+            train_records, config.batch_size, config.seed, done - 1))
         progress.advance(metrics)
 
         epoch, ends_epoch = -(-done // steps_per_epoch), done % steps_per_epoch == 0
         if done == 1 or ends_epoch or done % config.log_every_steps == 0:
           row = progress.take_row() | {'learning_rate': program.learning_rate(done - 1)}
           if done in (1, last) or (ends_epoch and epoch % config.heldout_every_epochs == 0):
-            row |= _evaluate(program, state, reader, heldout, mesh)
+            row |= _evaluate(program, state, reader, heldout, mesh, done)
           log.write(done, epoch, row)
           progress.say(f'{epoch}/{config.epochs}', row)
         if done == last or (ends_epoch and epoch % config.checkpoint_every_epochs == 0):
@@ -136,20 +135,33 @@ def _to_devices(batches: Iterator[pipeline.Batch], mesh: jax.sharding.Mesh) -> s
 
 
 def _evaluate(program: Program, state: step.TrainState, reader: pipeline.Reader,
-              batches: list[np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, float]:
-  """The mean of each metric over the held-out batches, its name prefixed by heldout/."""
+              batches: list[np.ndarray], mesh: jax.sharding.Mesh, done: int) -> dict[str, float]:
+  """The unweighted mean of each metric over the held-out batches, its name prefixed by heldout/."""
   rows = [program.eval_step(state, parallel.shard_rows(reader.batch(records), mesh))
           for records in batches]
-  return {f'heldout/{name}': float(np.mean([row[name] for row in rows]))
-          for name in (rows[0] if rows else ())}
+  means = {f'heldout/{name}': float(np.mean([row[name] for row in rows]))
+           for name in (rows[0] if rows else ())}
+  if not math.isfinite(means.get('heldout/loss', 0)):
+    raise RunFailure(f'the held-out loss is {means["heldout/loss"]} after step {done}; {_REMEDY}')
+  return means
 
 
-def _stop_not_finite(metrics: step.Metrics, data: shards.ShardSet, records: np.ndarray,
-                     done: int) -> None:
-  labels = [data.label(record) for record in records]
-  raise RunFailure(f'the loss is {metrics["loss"]} at step {done}; the subjects of its batch are '
-                   f'{listed(labels, len(labels))}. Look at their volumes, lower the learning rate '
-                   'or raise loss.temperature; the last checkpoint is sound')
+_REMEDY = ('lower the learning rate or raise loss.temperature; nothing was saved since the last '
+           'checkpoint')
+
+
+def _check_step(metrics: step.Metrics, done: int, data: shards.ShardSet,
+                records: np.ndarray) -> None:
+  """Stops a run whose numbers are not finite, or that learns nothing, before it is saved."""
+  for name in ('loss', 'gradient_norm', 'parameter_norm'):
+    if not math.isfinite(metrics[name]):
+      labels = [data.label(record) for record in records]
+      raise RunFailure(f'the {name.replace("_", " ")} is {metrics[name]} at step {done}; the '
+                       f'subjects of its batch are {listed(labels, len(labels))}. Look at their '
+                       f'volumes, {_REMEDY}')
+  if not metrics['gradient_norm']:
+    raise RunFailure(f'the gradient is 0 at step {done}: no subject of the batch has a positive in '
+                     'any term of the loss; look at the terms, their attributes and views')
 
 
 def _describe(config: ml_collections.ConfigDict, reader: pipeline.Reader,

@@ -17,6 +17,7 @@ Arguments follow a colon, joined by commas:
 from ml_collections import ConfigDict
 
 from anatcl_jax.config import parse_arguments
+from anatcl_jax.errors import UserError
 
 
 def get_config(arguments=None):
@@ -57,6 +58,9 @@ def get_config(arguments=None):
       'anatomy': {'attribute': 'morphometry', 'weight': 1.0, 'kernel': chosen.variant,
                   'normalization': 'minmax_region'}})
   for column in filter(None, chosen.also.split('+')):
+    if column in config.loss.terms or '.' in column:
+      raise UserError(f'also={column}: ' + ('a term of this name is there already'
+                                            if column in config.loss.terms else 'no dots in names'))
     config.loss.terms[column] = ConfigDict(
         {'attribute': column, 'weight': 1.0, 'kernel': 'equality', 'sigma': 1.0})
 

@@ -180,6 +180,10 @@ FAULTS = {
     'header only': (_rewrite(_participants, lambda b: b.splitlines()[0]), ['holds no rows']),
     'ragged row': (_rewrite(_participants, lambda b: b + b'sub-0099\t1\t2\t3\t4\t5\t6\t7\n'),
                    ['participants.tsv']),
+    'a cell too many in the first row': (_rewrite(_thickness, lambda b: b.replace(
+        b'sub-0001\t', b'sub-0001\t2.5\t')), ['hemi-lh', 'sub-0001 (38)', '37 columns']),
+    'a cell too few': (_rewrite(_participants, lambda b: b.replace(b'sub-0002\t', b'sub-0002')),
+                       ['participants.tsv', '5 columns']),
     'zero bytes in a table': (_rewrite(_participants, lambda b: b.replace(b'sub-0003', b'sub-\0\0')),
                               ['participants.tsv']),
     'column twice': (_rewrite(_participants, lambda b: b.replace(b'sex', b'age', 1)),

@@ -80,3 +80,11 @@ def test_impossible_terms(spoilt, also, terms, message):
 def test_terms_of_weight_zero_are_not_read(spoilt):
   config = _config('nonsense', nonsense={'weight': 0.0}, anatomy={'weight': 0.0})
   assert set(attributes.read_attributes(spoilt, config)) == {'age'}
+
+
+def test_a_term_that_hardly_anyone_has(spoilt):
+  table = spoilt.table.assign(age=np.nan)
+  config = _config()
+  read = attributes.read_attributes(dataclasses.replace(spoilt, table=table), config)
+  with pytest.raises(UserError, match='term age: fewer than two of the 12 scans'):
+    attributes.fit_attributes(read, np.arange(12), config.loss.terms)

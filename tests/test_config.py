@@ -43,7 +43,8 @@ def test_arguments_reach_their_keys():
 
 @pytest.mark.parametrize('arguments, message', [
     ('varaint=local', "did you mean 'variant'"), ('demo=1', "'demo' takes no value"),
-    ('variant', "'variant' needs a value")])
+    ('variant', "'variant' needs a value"), ('also=age', 'a term of this name is there already'),
+    ('also=a.b', 'no dots')])
 def test_wrong_arguments(arguments, message):
   with pytest.raises(UserError, match=message):
     get_config(arguments)
@@ -62,7 +63,8 @@ def test_crop_and_measures():
 
 
 @pytest.mark.parametrize('key, value, message', [
-    ('epochs', 0, 'config.epochs is 0'), ('learning_rate', -1.0, 'must be above 0'),
+    ('epochs', 0, 'config.epochs is 0'), ('decay', -1.0, 'config.decay is -1.0'),
+    ('weight_decay', float('nan'), 'config.weight_decay is nan'), ('learning_rate', -1.0, 'must be a number above 0'),
     ('precision', 'float16', "did you mean 'bfloat16'"), ('mapper', 'pmaps', "did you mean 'pmap'"),
     ('encoder', 'resnet-18', "did you mean 'resnet18'"), ('head', 'lp', 'projection head')])
 def test_values_that_no_run_can_have(key, value, message):
@@ -85,7 +87,8 @@ def test_terms_need_a_weight():
      "did you mean 'loss.terms.age.sigma'"),
     (['--config=configs/pretrain.py:demos'], "did you mean 'demo'"),
     (['--config=configs/pretrain.py', '--config.epochs=ten'], '--config.epochs=ten'),
-    (['--config=configs/pretrian.py'], 'configs/pretrian.py'),
+    (['--config=configs/pretrian.py'], 'configs/pretrian.py: no such config file'),
+    (['--config.epochs=3', '--config=configs/pretrain.py'], 'give --config=FILE before'),
     (['--confg=configs/pretrain.py'], 'Did you mean: config'),
     (['--config=configs/pretrain.py:demo', 'extra'], "unexpected argument 'extra'"),
     ([], 'give --config=configs/pretrain.py'),

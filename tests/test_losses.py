@@ -257,3 +257,13 @@ def test_unknown_names():
     losses.weakly_contrastive_loss(features, weights, method='y-aware')
   with pytest.raises(UserError, match="did you mean 'mean'"):
     losses.weakly_contrastive_loss(features, weights, delta_reduction='average mean')
+
+
+def test_effective_positives_of_supcon_count_equal_labels_only():
+  features, _, morphometry = map(jnp.asarray, _example())
+  config = CONFIG.copy_and_resolve_references()
+  config.method = 'supcon'
+  age = jnp.array([20.0, 20, 20, 25, 25, 30])
+  _, metrics = losses.anatcl_loss(features, age, morphometry, config)
+  np.testing.assert_allclose(metrics['effective_positives/age'], (3 * 2 + 2 * 1 + 0) / 6, rtol=1e-6)
+  assert metrics['effective_positives/anatomy'] == 0

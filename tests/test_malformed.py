@@ -38,7 +38,8 @@ def test_harmless_oddities_change_nothing(cohort, copy, tmp_path, oddity):
 
 
 @pytest.mark.parametrize('options, message', [
-    (['--spacing', '0'], 'sizes above 0'), (['--shape', '3', '0', '3'], 'sizes above 0'),
+    (['--spacing', '0'], 'between 0.1 and 50'), (['--spacing', 'nan'], 'between 0.1 and 50'),
+    (['--shape', '3', '0', '3'], 'at least 2 voxels'),
     (['--workers', '0'], '--workers'), (['--dtype', 'int8'], 'invalid choice'),
     (['--grid', 'mni2'], 'invalid choice'), (['--atlas', 'dk'], 'invalid choice'),
     (['--part', '5/3'], 'is not one such as'), (['--sapcing', '3'], 'unrecognized arguments')])

@@ -107,9 +107,57 @@ def test_another_config_is_refused_with_the_difference(finished, training_set):
     train.train(_config(training_set, learning_rate=0.5), finished / 'whole')
 
 
-def test_non_finite_loss_names_step_and_subjects(training_set, tmp_path):
+def test_other_subjects_are_refused(finished, training_set, tmp_path):
+  """The same data elsewhere go on; another subject among them does not."""
+  directory = tmp_path / 'data'
+  shutil.copytree(training_set.directory, directory)
+  train.train(_config(training_set, data_dir=str(directory)), finished / 'whole')
+  table = (directory / 'participants.tsv').read_text()
+  (directory / 'participants.tsv').write_text(table.replace('sub-0007', 'sub-9999'))
+  with pytest.raises(UserError, match='data_identity.*another --workdir'):
+    train.train(_config(training_set, data_dir=str(directory)), finished / 'whole')
+
+
+def test_a_run_that_learns_nothing_stops(training_set, tmp_path):
+  """With supcon, one view and no two subjects alike nothing attracts anything."""
+  config = _config(training_set, views=1)
+  config.loss.method = 'supcon'
+  config.loss.terms.age.weight = 0.0
+  with pytest.raises(RunFailure, match='the gradient is 0 at step 1: no subject'):
+    train.train(config, tmp_path / 'run')
+
+
+def test_damaged_checkpoints_and_workdirs(finished, training_set, tmp_path):
+  damaged = tmp_path / 'run'
+  shutil.copytree(finished / 'whole', damaged)
+  shutil.rmtree(damaged / 'checkpoints' / '16' / 'state')
+  with pytest.raises(RunFailure, match='checkpoint 16 in .* remove it'):
+    train.train(_config(training_set), damaged)
+  (damaged / 'config.json').write_text('{"epochs": 4')
+  with pytest.raises(UserError, match='config.json is damaged'):
+    train.train(_config(training_set), damaged)
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match='choose another --workdir'):
+    train.train(_config(training_set), tmp_path / 'file')
+
+
+def test_every_term_is_drawn(tmp_path):
+  row = {'step': 1, 'epoch': 1, 'loss': 9.0}
+  for name in ('age', 'anatomy', 'sex', 'site', 'diagnosis'):
+    row |= {f'loss/{name}': 1.0, f'effective_positives/{name}': 2.0}
+  (tmp_path / 'metrics.jsonl').write_text(json.dumps(row) + '\n')
+  drawn = []
+  original, report._curve = report._curve, lambda *arguments: drawn.append(arguments[2])
+  try:
+    report.training_curves(tmp_path, True)
+  finally:
+    report._curve = original
+  assert {f'loss/{name}' for name in ('age', 'anatomy', 'sex', 'site', 'diagnosis')} < set(drawn)
+
+
+def test_non_finite_numbers_name_step_and_subjects(training_set, tmp_path):
   config = _config(training_set, learning_rate=1e30)
-  with pytest.raises(RunFailure, match=r'the loss is (nan|inf) at step \d') as failure:
+  with pytest.raises(RunFailure, match=r'the [a-z ]+ is (nan|inf) at step \d') as failure:
     train.train(config, tmp_path / 'run')
   step = int(re.search(r'at step (\d+)', str(failure.value))[1])
   train_records, _ = pipeline.split_by_participant(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from anatcl_jax.data import bids, shards, write_shards
-from anatcl_jax.data.make_shards import make_shards
+from anatcl_jax.data.make_shards import make_phantom_shards, make_shards
+from anatcl_jax.data.phantom import PhantomSettings
 from anatcl_jax.data.write_shards import Part
 from anatcl_jax.errors import RunFailure, UserError
 
@@ -62,6 +63,49 @@ def test_a_bad_volume_stops_its_part_only(read, small_shards, tmp_path):
   assert len(made) == 19 and 'sub-0005' not in set(made.table['participant_id'])
   np.testing.assert_array_equal(made.read_volume(4)[0], make_shards(
       read, tmp_path / 'whole').read_volume(5)[0])
+
+
+def test_more_parts_than_shards(read, small_shards, tmp_path, capsys):
+  for index in range(1, 10):
+    make_shards(read, tmp_path / 'out', part=Part(index, 9))
+  assert 'part 9 of 9: 0 of 7 shards' in capsys.readouterr().out
+  assert len(make_shards(read, tmp_path / 'out')) == 20
+
+
+def test_a_merge_that_fails_keeps_the_work_of_the_parts(read, small_shards, tmp_path):
+  bad_path = tmp_path / 'bad.nii.gz'
+  bad_path.write_bytes(read.scans[4].volume.path.read_bytes()[:-1500])
+  scans = list(read.scans)
+  scans[4] = type(scans[4])(scans[4].participant_id, '', type(scans[4].volume)(bad_path))
+  spoilt = type(read)(tuple(scans), read.table, read.morphometry, read.atlas, read.measures, {})
+  make_shards(spoilt, tmp_path / 'out', part=Part(1, 1), leave_out_bad=True)
+  with pytest.raises(UserError, match='sub-0005'):
+    make_shards(spoilt, tmp_path / 'out')
+  assert len(list((tmp_path / 'out.partial').glob('*.array_record'))) == 7
+  assert len(make_shards(spoilt, tmp_path / 'out', leave_out_bad=True)) == 19
+
+
+def test_a_users_own_files_stay(read, tmp_path):
+  make_shards(read, tmp_path / 'out')
+  (tmp_path / 'out' / 'notes.txt').write_text('mine')
+  make_shards(read, tmp_path / 'out')
+  assert (tmp_path / 'out' / 'notes.txt').read_text() == 'mine'
+
+
+def test_leftovers_of_a_swap_are_not_overwritten(read, tmp_path):
+  make_shards(read, tmp_path / 'out')
+  (tmp_path / 'out.old').mkdir()
+  with pytest.raises(RunFailure, match='out.old'):
+    make_shards(read, tmp_path / 'out')
+
+
+def test_the_same_phantom_is_not_drawn_again(tmp_path, capsys):
+  settings = PhantomSettings(subjects=3, spacing=15)
+  first = make_phantom_shards(settings, tmp_path / 'out', workers=1)
+  inode = (tmp_path / 'out' / first.info['shards'][0]['file']).stat().st_ino
+  again = make_phantom_shards(settings, tmp_path / 'out', workers=1)
+  assert (tmp_path / 'out' / again.info['shards'][0]['file']).stat().st_ino == inode
+  assert 'already' in capsys.readouterr().err
 
 
 def test_a_shard_of_bad_volumes_only_is_left_out(read, small_shards, tmp_path):
@@ -128,6 +172,22 @@ def test_records_are_checked_against_their_rows(read, tmp_path):
   table.write_text('\n'.join([lines[0], lines[2], lines[1], *lines[3:]]) + '\n')
   with pytest.raises(RunFailure, match="holds 'sub-0001' where participants.tsv says sub-0002"):
     shards.open_shards(tmp_path / 'out').read_volume(0)
+
+
+@pytest.mark.parametrize('name, content', [
+    ('participants.tsv', b''), ('participants.tsv', b'participant_id\tage\n\xe9\t3\n'),
+    ('participants.tsv', b'participant_id\tsession\tage\nsub-0001\t\t250\n'),
+    ('participants.tsv', b'participant_id\tsession\tage\nsub-0001\t\t4x\n'),
+    ('participants.tsv', None), ('morphometry.npy', b''), ('morphometry.npy', b'\x93NUMPY'),
+    ('morphometry.npy', None), ('dataset.json', b'[]'), ('dataset.json', b'{"schema_version": 1}'),
+    ('dataset.json', b'{')])
+def test_a_damaged_set_is_one_line(read, tmp_path, name, content):
+  make_shards(read, tmp_path / 'out')
+  (tmp_path / 'out' / name).unlink()
+  if content is not None:
+    (tmp_path / 'out' / name).write_bytes(content)
+  with pytest.raises(UserError, match=str(tmp_path / 'out')):
+    shards.open_shards(tmp_path / 'out')
 
 
 @pytest.mark.parametrize('change, message', [

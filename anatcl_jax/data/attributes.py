@@ -37,7 +37,15 @@ def read_attributes(data: ShardSet, config: ConfigDict) -> dict[str, np.ndarray]
 
 def fit_attributes(attributes: dict[str, np.ndarray], records: np.ndarray,
                    terms: ConfigDict) -> Statistics:
-  """What normalising the attributes needs, by term, from the training records alone."""
+  """What normalising the attributes needs, by term, from the training records alone.
+
+  Raises:
+    UserError: a term whose attribute fewer than two of these records have.
+  """
+  for name, values in attributes.items():
+    if len(records) - missing(values[records]) < 2:
+      raise UserError(f'loss term {name}: fewer than two of the {len(records)} scans to train on '
+                      f'have {terms[name].attribute}; set its weight to 0 or add the values')
   return {name: kernels.fit_morphometry(values[records], terms[name].normalization,
                                         terms[name].kernel)
           for name, values in attributes.items() if values.ndim == 3}

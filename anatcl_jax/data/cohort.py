@@ -65,8 +65,10 @@ class Cohort:
   problems: tuple[Problem, ...] = ()
 
   def select(self, keep: Callable[[Scan], bool]) -> Cohort:
-    """The cohort with only the scans for which `keep` holds."""
+    """The cohort with only the scans for which `keep` holds; a UserError where none is left."""
     rows = [i for i, scan in enumerate(self.scans) if keep(scan)]
+    if not rows:
+      raise UserError('no scan is left')
     return dataclasses.replace(
         self, scans=tuple(self.scans[i] for i in rows),
         table=self.table.iloc[rows].reset_index(drop=True), morphometry=self.morphometry[rows])
@@ -152,7 +154,7 @@ def settle(problems: list[Problem], scans: int, leave_out_bad: bool) -> set[str]
   """Reports problems by name; the labels of the scans to leave out.
 
   Raises:
-    UserError: there are problems and `leave_out_bad` is not set, or no scan is left.
+    UserError: there are problems and `leave_out_bad` is not set.
   """
   bad = dict.fromkeys(problem.subject for problem in problems)
   if len(problems) > 1 or (problems and leave_out_bad):
@@ -162,6 +164,4 @@ def settle(problems: list[Problem], scans: int, leave_out_bad: bool) -> set[str]
     first = str(problems[0]) if len(problems) == 1 else listed([str(p) for p in problems], 3)
     raise UserError(f'{len(bad)} of {scans} scans can\'t be used: {first}. '
                     'Mend them, or pass --leave-out-bad')
-  if len(bad) >= scans:
-    raise UserError('no scan is left')
   return set(bad)

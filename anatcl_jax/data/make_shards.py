@@ -17,6 +17,8 @@ from anatcl_jax.data.volumes import NAMED_GRIDS, Grid, read_grid, resized
 from anatcl_jax.data.write_shards import Part, Recipe, write_shards
 from anatcl_jax.errors import UserError, listed
 
+_SPACINGS = (0.1, 50.0)    # mm
+
 
 def make_phantom_shards(settings: phantom.PhantomSettings, out: pathlib.Path, *,
                         keep_cohort: pathlib.Path | None = None, dtype: str = 'float32',
@@ -26,14 +28,20 @@ def make_phantom_shards(settings: phantom.PhantomSettings, out: pathlib.Path, *,
   Raises:
     UserError: settings that make no cohort, or folders that hold something else.
   """
-  workers = workers or _workers(settings.subjects * settings.sessions)
+  made = {'phantom': dataclasses.asdict(settings)}
+  if (out / 'dataset.json').is_file():
+    there = shards.open_shards(out)
+    if there.info['sources'] == made and there.info['dtype'] == dtype and not keep_cohort:
+      print(f'{out} holds these {len(there)} SYNTHETIC scans already', file=sys.stderr)
+      return there
+  workers = _workers(settings.subjects * settings.sessions) if workers is None else workers
   print(f'drawing {settings.subjects} SYNTHETIC subjects at {settings.spacing:g} mm',
         file=sys.stderr)
   with tempfile.TemporaryDirectory(prefix='anatcl-phantom-') as temporary:
     directory = keep_cohort or pathlib.Path(temporary) / 'cohort'
     paths = phantom.write_cohort(directory, settings, workers)
     cohort = bids.read_cohort(paths.volumes, paths.participants, list(paths.morphometry))
-    cohort = dataclasses.replace(cohort, sources={'phantom': dataclasses.asdict(settings)})
+    cohort = dataclasses.replace(cohort, sources=made)
     return make_shards(cohort, out, dtype=dtype, workers=workers)
 
 
@@ -49,8 +57,10 @@ def make_shards(cohort: Cohort, out: pathlib.Path, *, grid: str = 'native',
   Raises:
     UserError: scans that can't be used and `leave_out_bad` is not set; nothing is left behind then.
   """
-  if (spacing is not None and spacing <= 0) or (shape and min(shape) < 1):
-    raise UserError('--spacing and --shape take sizes above 0')
+  if spacing is not None and not _SPACINGS[0] <= spacing <= _SPACINGS[1]:
+    raise UserError(f'--spacing {spacing:g} must lie between {_SPACINGS[0]} and {_SPACINGS[1]} mm')
+  if shape and min(shape) < 2:
+    raise UserError(f'--shape {shape} must have at least 2 voxels along each axis')
   if workers is not None and workers < 1:
     raise UserError(f'--workers {workers} must be at least 1')
   grids, unreadable = _read_grids(cohort)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import pathlib
 from typing import Any
@@ -20,7 +21,8 @@ import pandas
 from array_record.python import array_record_data_source
 
 from anatcl_jax.data import tables
-from anatcl_jax.data.volumes import Grid
+from anatcl_jax.data.participants import age_problem, read_participants
+from anatcl_jax.data.volumes import Grid, first_line
 from anatcl_jax.errors import RunFailure, UserError
 
 SCHEMA_VERSION = 1
@@ -88,6 +90,12 @@ class ShardSet:
   def synthetic(self) -> bool:
     return self.info['synthetic']
 
+  def identity(self) -> str:
+    """Changes with whose scans these are, in which order, on which grid, with which measures."""
+    described = [self.table[['participant_id', 'session']].values.tolist(), self.info['grid'],
+                 self.info['atlas'], self.measures]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
   def label(self, record: int) -> str:
     return tables.joined_identifier(*self.table.loc[record, ['participant_id', 'session']])
 
@@ -142,17 +150,25 @@ def open_shards(data_dir: str | pathlib.Path) -> ShardSet:
         'the synthetic cohort with --config=configs/pretrain.py:demo') from None
   except (OSError, ValueError) as error:
     raise UserError(f'{directory}/dataset.json can\'t be read ({error})') from None
-  if info.get('schema_version') != SCHEMA_VERSION:
-    raise UserError(f'{directory} has shard schema {info.get("schema_version")}, this program '
-                    f'reads {SCHEMA_VERSION}; prepare the set again')
-  table = pandas.read_csv(directory / 'participants.tsv', sep='\t', keep_default_na=False,
-                          na_values={'age': ['n/a']}, dtype={'participant_id': str, 'session': str})
-  morphometry = np.load(directory / 'morphometry.npy')
-  records = sum(shard['records'] for shard in info['shards'])
+  version = info.get('schema_version') if isinstance(info, dict) else None
+  if version != SCHEMA_VERSION:
+    raise UserError(f'{directory} has shard schema {version}, this program reads {SCHEMA_VERSION}; '
+                    'prepare the set again')
+  table = read_participants(directory / 'participants.tsv')
+  for participant, age in zip(table['participant_id'], table['age']):
+    if not np.isnan(age) and (why := age_problem(age)):
+      raise UserError(f'{participant} {why} in {directory}/participants.tsv')
+  try:
+    morphometry = np.load(directory / 'morphometry.npy')
+    files = [(directory / shard['file'], shard['records']) for shard in info['shards']]
+  except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
+    raise UserError(f'{directory}: morphometry.npy or dataset.json is damaged ({first_line(error)}); '
+                    'prepare the set again') from None
+  records = sum(count for _, count in files)
   if not records == len(table) == len(morphometry):
     raise UserError(f'{directory}: {records} records, {len(table)} rows in participants.tsv and '
                     f'{len(morphometry)} in morphometry.npy; prepare the set again')
-  for shard in info['shards']:
-    if not (directory / shard['file']).is_file():
-      raise UserError(f'{directory / shard["file"]} is missing; prepare the set again')
+  for path, _ in files:
+    if not path.is_file():
+      raise UserError(f'{path} is missing; prepare the set again')
   return ShardSet(directory, info, table, morphometry)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import pathlib
 import re
 from collections.abc import Callable
@@ -41,21 +43,26 @@ def read_table(path: pathlib.Path,
   Raises:
     UserError: no such file, no text in it, ragged rows, or a column named twice.
   """
-  lines = read_text(path).splitlines()
-  if len(lines) < 2:
+  text = read_text(path)
+  header = text.partition('\n')[0]
+  separator = max('\t,;', key=header.count)   # spreadsheets with decimal commas write semicolons
+  try:
+    rows = [row for row in csv.reader(io.StringIO(text), delimiter=separator) if any(row)]
+  except csv.Error as error:
+    raise UserError(f'{path}: not a table ({error})') from None
+  if len(rows) < 2:
     raise UserError(f'{path}: holds no rows')
-  separator = max('\t,;', key=lines[0].count)   # spreadsheets with decimal commas write semicolons
-  columns = [name.strip().strip('"') for name in lines[0].split(separator)]
+  columns = [name.strip() for name in rows[0]]
   twice = sorted({name for name in columns
                   if columns.count(name) > 1 and name and not may_repeat(name)})
   if twice:
     raise UserError(f'{path}: column {listed(twice)} stands there twice')
-  try:
-    table = pandas.read_csv(path, sep=separator, dtype=str, encoding='utf-8-sig', index_col=False,
-                            keep_default_na=False)
-  except (pandas.errors.ParserError, pandas.errors.EmptyDataError) as error:
-    raise UserError(f'{path}: not a table ({str(error).splitlines()[0]})') from None
-  table.columns = [str(name).strip() for name in table.columns]
+  ragged = [f'{row[0]} ({len(row)})' for row in rows[1:] if len(row) != len(columns)]
+  if ragged:
+    raise UserError(f'{path}: {len(columns)} columns, but other numbers of cells in the rows of '
+                    f'{listed(ragged)}')
+  table = pandas.DataFrame(rows[1:], columns=columns, dtype=str)
+  table = table.loc[:, ~table.columns.duplicated()]
   table = table.apply(lambda column: column.str.strip())
   return table.mask(table.isin(MISSING))
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import concurrent.futures.process
 import contextlib
 import dataclasses
 import datetime
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -69,8 +71,12 @@ def write_shards(cohort: Cohort, recipe: Recipe, out: pathlib.Path, *, workers: 
     UserError: `out` is something else, or scans can't be read and `leave_out_bad` is not set.
     RunFailure: the disk does not take the shards.
   """
+  out = out.resolve()
+  if not out.name:
+    raise UserError(f'--out {out} has no name; give a folder of its own')
   staging = out.with_name(out.name + '.partial')
   previous = _previous_shards(out, recipe)
+  fresh = not staging.exists()
   try:
     staging.mkdir(parents=True, exist_ok=True)
   except OSError as error:
@@ -92,17 +98,21 @@ def write_shards(cohort: Cohort, recipe: Recipe, out: pathlib.Path, *, workers: 
   try:
     unreadable = [Problem(*problem) for shard in made for problem in shard['left_out']]
     bad = cohorts.settle(unreadable, sum(len(blocks[i]) for i in mine), leave_out_bad)
-  except UserError:
     if part is None:
+      cohort = cohort.select(lambda scan: scan.label not in bad)
+  except UserError:
+    if fresh and part is None:   # the work of other parts, or of an earlier run, stays
       shutil.rmtree(staging)
     raise
   if part is not None:
     print(f'part {part.index} of {part.count}: {len(made)} of {len(blocks)} shards are in '
           f'{staging}; after all parts, run the same command without --part')
     return None
-  cohort = cohort.select(lambda scan: scan.label not in bad)
-  _write_labels(staging, cohort, recipe, [shard for shard in made if shard['records']])
-  _swap(staging, out)
+  try:
+    _write_labels(staging, cohort, recipe, [shard for shard in made if shard['records']])
+    _swap(staging, out)
+  except OSError as error:
+    raise _not_written(staging, error) from None
   return shards.open_shards(out)
 
 
@@ -176,16 +186,26 @@ def _write_shard(path: pathlib.Path, block: tuple[Scan, ...], recipe: Recipe, po
     writer.close()
     digest = _digest(temporary)
     os.replace(temporary, path)
+  except concurrent.futures.process.BrokenProcessPool:
+    raise RunFailure('a process that reads volumes was killed, perhaps for lack of memory; run the '
+                     'same command again with fewer --workers, it goes on from here') from None
   except (OSError, RuntimeError) as error:
-    raise RunFailure(f'could not write {path} ({str(error)[:200]}); make room and run the same '
-                     'command again, it goes on from here') from None
+    raise _not_written(path, error) from None
   low, high, error = np.array(statistics).T if statistics else ((0,), (0,), (0,))
   entry = {'file': path.name, 'records': len(statistics), 'sha256': digest,
            'bytes': path.stat().st_size, 'lowest': float(min(low)), 'highest': float(max(high)),
            'largest_error': float(max(error)), 'left_out': left_out,
            'fingerprint': _fingerprint(block, recipe)}
-  path.with_name(path.name + '.json').write_text(json.dumps(entry))
+  try:
+    path.with_name(path.name + '.json').write_text(json.dumps(entry))
+  except OSError as error:
+    raise _not_written(path, error) from None
   return entry
+
+
+def _not_written(path: pathlib.Path, error: Exception) -> RunFailure:
+  return RunFailure(f'could not write {path} ({str(error)[:200]}); make room and run the same '
+                    'command again, it goes on from here')
 
 
 def _encode(scan: Scan, recipe: Recipe) -> tuple[bytes, tuple[float, ...], str | None]:
@@ -221,15 +241,21 @@ def _write_labels(staging: pathlib.Path, cohort: Cohort, recipe: Recipe, made: l
 
 
 def _swap(staging: pathlib.Path, out: pathlib.Path) -> None:
-  """Puts the finished set in place of `out`; files of an abandoned plan do not come along."""
+  """Puts the finished set in place of `out`, whose other files (a user's notes) come along."""
   info = json.loads((staging / 'dataset.json').read_text())
   wanted = {'dataset.json', 'participants.tsv', 'morphometry.npy',
             *(shard['file'] for shard in info['shards'])}
   for path in staging.iterdir():
     if path.name not in wanted:
-      path.unlink()
+      path.unlink()     # of an abandoned plan
   old = out.with_name(out.name + '.old')
   if out.exists():
+    if old.exists():
+      raise OSError(errno.EEXIST, f'{old} of an earlier run is in the way; look at it and remove it')
+    for path in out.iterdir():
+      # The contact sheet may show scans that are there no longer.
+      if path.name not in wanted and not re.match(r'volumes-|contact-sheet.png', path.name):
+        os.replace(path, staging / path.name)
     os.replace(out, old)
   os.replace(staging, out)
   shutil.rmtree(old, ignore_errors=True)
