@@ -29,7 +29,8 @@ def training_curves(workdir: pathlib.Path, synthetic: bool) -> pathlib.Path:
   positives.set(xlabel='epoch', ylabel='subjects', title='Effective positives of an anchor')
   for axes in (loss, positives):
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    if axes.lines:
+      axes.legend(frameon=False)
   figure.suptitle(f'{workdir.name}' + (' (SYNTHETIC subjects)' if synthetic else ''))
   path = workdir / 'curves.png'
   figure.savefig(path, dpi=120)
