@@ -82,7 +82,8 @@ def check_values(config: ml_collections.ConfigDict) -> None:
                      ('heldout_every_epochs', 1), ('reader_threads', 1)):
     if config[key] < least:
       raise UserError(f'config.{key} is {config[key]}, must be at least {least}')
-  for key in ('learning_rate', 'decay', 'loss.temperature', 'loss.base_temperature', 'loss.memory_budget_mb',
+  for key in ('learning_rate', 'decay', 'loss.temperature', 'loss.base_temperature',
+              'loss.memory_budget_mb',
               *(f'loss.terms.{name}.sigma' for name, term in config.loss.terms.items()
                 if 'sigma' in term)):
     value = config_path.get_value(key, config)

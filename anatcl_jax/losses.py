@@ -135,14 +135,13 @@ def combined_loss(features: jax.Array, attributes: dict[str, jax.Array], config:
     if not term.weight:
       continue
     attribute = jnp.asarray(attributes[name])
-    weights = _weights_of_rows(term, attribute, axis_name)
+    weights = _weights_of_rows(term, attribute, config.method, axis_name)
     present = kernels.present(attribute)
     metrics[f'loss/{name}'] = weakly_contrastive_loss(
         features, weights, method=config.method, temperature=config.temperature,
         base_temperature=config.base_temperature, delta_reduction=config.delta_reduction,
         axis_name=axis_name, present=present, memory_budget=budget)
-    used = (lambda row: labels_equal(weights(row))) if config.method == 'supcon' else weights
-    metrics[f'effective_positives/{name}'] = mean_effective_positives(used, present, axis_name,
+    metrics[f'effective_positives/{name}'] = mean_effective_positives(weights, present, axis_name,
                                                                       budget)
     loss += term.weight * metrics[f'loss/{name}']
   return loss, metrics
@@ -158,9 +157,16 @@ def anatcl_loss(features: jax.Array, age: jax.Array, morphometry: jax.Array, con
   return combined_loss(features, {'age': age, 'anatomy': morphometry}, config, axis_name)
 
 
-def _weights_of_rows(term: Any, attribute: jax.Array, axis_name: str | None) -> Weights:
+def _weights_of_rows(term: Any, attribute: jax.Array, method: str,
+                     axis_name: str | None) -> Weights:
+  """The weights that the method uses: what it is drawn to is then what the metrics count."""
   everyone = gather(attribute, axis_name)
-  return lambda row: kernels.kernel(term, attribute[row][None], everyone)[0]
+
+  def row_of(row: jax.Array) -> jax.Array:
+    weights = kernels.kernel(term, attribute[row][None], everyone)[0]
+    return labels_equal(weights) if method == 'supcon' else weights
+
+  return row_of
 
 
 def labels_equal(weights: jax.Array) -> jax.Array:

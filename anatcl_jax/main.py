@@ -22,7 +22,7 @@ from anatcl_jax.config import key_names
 from anatcl_jax.errors import UserError, check_name
 
 _CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'Config file, perhaps with arguments: configs/pretrain.py:demo', lock_config=True)
+    'config', None, 'Config file, perhaps with arguments: configs/pretrain.py:demo')
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Where results go, or the run to go on with (default: runs/ and the names of '
     'config, descriptor, encoder and fold)')

@@ -10,5 +10,6 @@ import tqdm
 def progress_bar(total: int, description: str, unit: str, initial: int = 0,
                  show: bool = True) -> tqdm.tqdm:
   """A bar on stderr with rate and remaining time; use as a context manager."""
-  return tqdm.tqdm(total=total, initial=initial, desc=description, unit=f' {unit}', disable=not show,
-                   mininterval=0.5 if sys.stderr.isatty() else 20, dynamic_ncols=True)
+  return tqdm.tqdm(total=total, initial=initial, desc=description, unit=f' {unit}',
+                   disable=not show, dynamic_ncols=True,
+                   mininterval=0.5 if sys.stderr.isatty() else 20)

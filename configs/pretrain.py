@@ -86,7 +86,7 @@ def get_config(arguments=None):
 
 
 def _demo(encoder):
-  """What the demo changes: SYNTHETIC subjects, drawn into data_dir, and a size for two CPU cores."""
+  """What the demo changes: SYNTHETIC subjects, drawn into data_dir, at a size for two cores."""
   return {
       'data_dir': 'data/phantom-demo',
       'phantom': {'subjects': 320, 'seed': 0, 'spacing': 5.0, 'sites': 3},

@@ -19,6 +19,14 @@ def arguments(directory, out, *more):
           *map(str, sorted((directory / 'freesurfer').glob('*.tsv'))), '--out', str(out), *more]
 
 
+def check_one_line(stop, errors, expected):
+  """The error is the user's: exit code 2, one line `error: ...` that holds all of `expected`."""
+  lines = [line for line in errors.splitlines() if line.startswith('error:')]
+  assert stop.value.code == 2 and len(lines) == 1 and 'Traceback' not in errors
+  for text in expected:
+    assert text in lines[0]
+
+
 def edit_table(path, change):
   table = pandas.read_csv(path, sep='\t', dtype=str, keep_default_na=False)
   table = change(table)

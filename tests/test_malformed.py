@@ -9,7 +9,7 @@ import pytest
 
 from anatcl_jax import prepare
 from anatcl_jax.data import shards
-from tests.spoiling import FAULTS, HARMLESS, arguments
+from tests.spoiling import FAULTS, HARMLESS, arguments, check_one_line
 
 
 @pytest.mark.parametrize('fault', FAULTS)
@@ -19,11 +19,7 @@ def test_wrong_input_is_one_line_that_names_the_culprit(copy, tmp_path, capsys, 
   before = sorted(tmp_path.iterdir())
   with pytest.raises(SystemExit) as stop:
     prepare.main(arguments(copy, tmp_path / 'out'))
-  errors = capsys.readouterr().err
-  lines = [line for line in errors.splitlines() if line.startswith('error:')]
-  assert stop.value.code == 2 and len(lines) == 1 and 'Traceback' not in errors
-  for text in expected:
-    assert text in lines[0]
+  check_one_line(stop, capsys.readouterr().err, expected)
   assert sorted(tmp_path.iterdir()) == before     # nothing left behind
 
 

@@ -15,6 +15,7 @@ from anatcl_jax import prepare
 from anatcl_jax.data import atlas, shards
 from anatcl_jax.data.morphometry import Morphometry, plausible
 from anatcl_jax.errors import UserError
+from tests.spoiling import check_one_line
 
 _DS000174 = pathlib.Path(__file__).parents[2] / 'shared' / 'data' / 'ds000174-morphometry'
 _FIRST = 'sub-100053248969'
@@ -196,11 +197,7 @@ def test_wrong_input_is_one_line_that_names_the_culprit(fault, copy, tmp_path, c
   mask = ['--mask', tmp_path / 'template.nii.gz'] if layout == 'matrix' else []
   with pytest.raises(SystemExit) as stop:
     _run(root, tmp_path / 'out', '--spacing', 12, *mask)
-  errors = capsys.readouterr().err
-  lines = [line for line in errors.splitlines() if line.startswith('error:')]
-  assert stop.value.code == 2 and len(lines) == 1 and 'Traceback' not in errors
-  for text in expected:
-    assert text in lines[0]
+  check_one_line(stop, capsys.readouterr().err, expected)
   assert sorted(tmp_path.iterdir()) == before      # nothing left behind
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 # OpenBHB's order (not alphabetical: the poles, transverse temporal cortex and insula come last, as
 # in FreeSurfer's colour table).
 _DESIKAN_HEMISPHERE = (
-    'bankssts', 'caudalanteriorcingulate', 'caudalmiddlefrontal', 'cuneus', 'entorhinal', 'fusiform',
-    'inferiorparietal', 'inferiortemporal', 'isthmuscingulate', 'lateraloccipital',
+    'bankssts', 'caudalanteriorcingulate', 'caudalmiddlefrontal', 'cuneus', 'entorhinal',
+    'fusiform', 'inferiorparietal', 'inferiortemporal', 'isthmuscingulate', 'lateraloccipital',
     'lateralorbitofrontal', 'lingual', 'medialorbitofrontal', 'middletemporal', 'parahippocampal',
     'paracentral', 'parsopercularis', 'parsorbitalis', 'parstriangularis', 'pericalcarine',
     'postcentral', 'posteriorcingulate', 'precentral', 'precuneus', 'rostralanteriorcingulate',

@@ -21,7 +21,7 @@ def read_attributes(data: ShardSet, config: ConfigDict) -> dict[str, np.ndarray]
   Missing numbers and morphometry are NaN, missing categories -1. Terms of weight 0 are left out.
 
   Raises:
-    UserError: no such column, measure or atlas in the shards, or text where the kernel needs numbers.
+    UserError: no such column, measure or atlas in the shards, or text where numbers are needed.
   """
   attributes = {}
   for name, term in config.loss.terms.items():

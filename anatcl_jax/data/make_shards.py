@@ -1,4 +1,4 @@
-"""Turns a cohort into a shard set: settles what does not match, chooses the grid, writes, reports."""
+"""Turns a cohort into shards: settles what does not match, chooses the grid, writes, reports."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ def _choose_grid(cohort: Cohort, grids: dict[str, Grid], name: str, spacing: flo
   if name != 'native':
     return base, []
   return base, [Problem(scan.label, f'is on another grid ({grids[scan.label]}) than the others '
-                                    f'({base}) in {scan.volume.path}; resample all with --grid mni1.5')
+                                    f'({base}) in {scan.volume.path}; resample all with --grid '
+                                    'mni1.5')
                 for scan in cohort.scans
                 if scan.label in grids and not grids[scan.label].matches(base)]
 

@@ -1,4 +1,4 @@
-"""Regional morphometry from FreeSurfer's tables, matched by region name and checked in its units."""
+"""Regional morphometry from FreeSurfer's tables, matched by region and checked in its units."""
 
 from __future__ import annotations
 
@@ -188,8 +188,8 @@ def _check_ranges(path: pathlib.Path, columns: freesurfer.Columns) -> dict[tuple
     values, measure = np.array(list(column.values())), MEASURES[name]
     median = _median(values)
     if median < measure.lowest or median > measure.highest:
-      raise UserError(f'{path}: {region}_{name} has a median of {median:g}, outside {_range(name)}; '
-                      'does the table hold another measure or unit?')
+      raise UserError(f'{path}: {region}_{name} has a median of {median:g}, outside '
+                      f'{_range(name)}; does the table hold another measure or unit?')
     outliers = outlying_cells(list(column), values[:, None], [f'{region}_{name}'], [name],
                               path.name) | outliers
   return outliers

@@ -50,8 +50,8 @@ def encode_record(participant_id: str, session: str, volume: np.ndarray, dtype: 
                     'use float32')
   kind = np.dtype(dtype).newbyteorder('<')
   return msgpack.packb({
-      'participant_id': participant_id, 'session': session, 'shape': volume.shape, 'dtype': kind.str,
-      'scale': scale, 'data': np.ascontiguousarray(stored, kind).tobytes()})
+      'participant_id': participant_id, 'session': session, 'shape': volume.shape,
+      'dtype': kind.str, 'scale': scale, 'data': np.ascontiguousarray(stored, kind).tobytes()})
 
 
 def decode_record(record: bytes) -> tuple[str, str, np.ndarray, float]:
@@ -146,8 +146,8 @@ def open_shards(data_dir: str | pathlib.Path) -> ShardSet:
   except FileNotFoundError:
     raise UserError(
         f'{directory} holds no shards (dataset.json): make them with `python -m anatcl_jax.prepare '
-        f'bids --volumes GLOB --participants TSV --morphometry TABLE ... --out {directory}`, or try '
-        'the synthetic cohort with --config=configs/pretrain.py:demo') from None
+        f'bids --volumes GLOB --participants TSV --morphometry TABLE ... --out {directory}`, or '
+        'try the synthetic cohort with --config=configs/pretrain.py:demo') from None
   except (OSError, ValueError) as error:
     raise UserError(f'{directory}/dataset.json can\'t be read ({error})') from None
   version = info.get('schema_version') if isinstance(info, dict) else None
@@ -162,8 +162,8 @@ def open_shards(data_dir: str | pathlib.Path) -> ShardSet:
     morphometry = np.load(directory / 'morphometry.npy')
     files = [(directory / shard['file'], shard['records']) for shard in info['shards']]
   except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
-    raise UserError(f'{directory}: morphometry.npy or dataset.json is damaged ({first_line(error)}); '
-                    'prepare the set again') from None
+    raise UserError(f'{directory}: morphometry.npy or dataset.json is damaged '
+                    f'({first_line(error)}); prepare the set again') from None
   records = sum(count for _, count in files)
   if not records == len(table) == len(morphometry):
     raise UserError(f'{directory}: {records} records, {len(table)} rows in participants.tsv and '

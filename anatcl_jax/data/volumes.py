@@ -65,7 +65,7 @@ def resized(grid: Grid, spacing: float | None = None, shape: tuple[int, ...] | N
 
 
 class VolumeSource(Protocol):
-  """Where a volume lies on disk, and how it becomes an image; sent to other processes by pickling."""
+  """Where a volume lies on disk, and how it becomes an image; other processes get it pickled."""
 
   path: pathlib.Path            # for messages, and to see whether it changed
 
@@ -88,8 +88,8 @@ class NiftiFile:
       raise UserError(f'{self.path}: not a readable NIfTI volume ({first_line(error)})') from None
     header = image.header
     if 'sform_code' in header and not (int(header['sform_code']) or int(header['qform_code'])):
-      raise UserError(f'{self.path}: its header holds no orientation (sform and qform codes are 0), '
-                      'so left and right are unknown; set them with the tool that wrote the file')
+      raise UserError(f'{self.path}: its header holds no orientation (sform and qform codes are '
+                      '0), so left and right are unknown; set them with the tool that wrote the file')
     if len(image.shape) == 4 and image.shape[3] == 1:
       image = image.slicer[..., 0]
     return image

@@ -58,14 +58,14 @@ class Part:
 
 
 def write_shards(cohort: Cohort, recipe: Recipe, out: pathlib.Path, *, workers: int = 1,
-                 leave_out_bad: bool = False, part: Part | None = None,
-                 progress: bool = True) -> shards.ShardSet | None:
+                 leave_out_bad: bool = False,
+                 part: Part | None = None) -> shards.ShardSet | None:
   """Writes `cohort` to `out`; shards that are there already, whole and up to date, are kept.
 
   Everything is made in `<out>.partial` and renamed at the end. A run that was interrupted goes on
-  where it was; corrected labels rewrite no volume; an error of the user leaves nothing behind. A
-  `part` writes its own shards only and returns None: the last run, without a part, verifies them,
-  writes what is missing and puts the set together.
+  where it was; corrected labels rewrite no volume; an error of the user leaves nothing behind but
+  shards that were finished before this run. A `part` writes its own shards only and returns None:
+  the last run, without a part, verifies them, writes what is missing and puts the set together.
 
   Raises:
     UserError: `out` is something else, or scans can't be read and `leave_out_bad` is not set.
@@ -87,8 +87,7 @@ def write_shards(cohort: Cohort, recipe: Recipe, out: pathlib.Path, *, workers: 
   with contextlib.ExitStack() as stack:
     pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(
         workers, multiprocessing.get_context('spawn'))) if workers > 1 else None
-    bar = stack.enter_context(progress_bar(sum(len(blocks[i]) for i in mine), 'volumes', 'volumes',
-                                           show=progress))
+    bar = stack.enter_context(progress_bar(sum(len(blocks[i]) for i in mine), 'volumes', 'volumes'))
     for i in mine:
       path = staging / f'volumes-{i:05d}-of-{len(blocks):05d}.array_record'
       kept = _kept_shard(path, blocks[i], recipe, previous, out)
@@ -170,11 +169,11 @@ def _digest(path: pathlib.Path) -> str:
 def _write_shard(path: pathlib.Path, block: tuple[Scan, ...], recipe: Recipe, pool, bar) -> dict:
   """Writes one shard under a temporary name, then its entry, and returns the entry."""
   temporary = path.with_name(path.name + '.writing')
-  digests, left_out, statistics = 0, [], []
+  left_out, statistics = [], []
   encoded = (pool.map if pool else map)(_encode, block, [recipe] * len(block))
   try:
     # Groups of one record: any record is read without decompressing its neighbours. zstd's level 1
-    # is twice as fast as its default and, on gray-matter maps, as small.
+    # writes faster than its default, and gray-matter maps are as small.
     writer = ArrayRecordWriter(str(temporary), 'group_size:1,zstd:1')
     for scan, (record, figures, why) in zip(block, encoded):
       if why:
@@ -251,7 +250,8 @@ def _swap(staging: pathlib.Path, out: pathlib.Path) -> None:
   old = out.with_name(out.name + '.old')
   if out.exists():
     if old.exists():
-      raise OSError(errno.EEXIST, f'{old} of an earlier run is in the way; look at it and remove it')
+      raise OSError(errno.EEXIST, f'{old} of an earlier run is in the way; look at it and '
+                                  'remove it')
     for path in out.iterdir():
       # The contact sheet may show scans that are there no longer.
       if path.name not in wanted and not re.match(r'volumes-|contact-sheet.png', path.name):
