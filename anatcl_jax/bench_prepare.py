@@ -97,7 +97,8 @@ def _read_rate(data: ShardSet, batch: int = 32, batches: int = 8) -> float:
 def table(results: list[dict], machine: str) -> str:
   """The results, a case with its figures each, as a Markdown table."""
   lines = [f'{machine}; SYNTHETIC maps, 121x145x121; read back cropped to 121x128x121 by 2 '
-           'threads.', '', '| scans | stored as | processes | prepare | read back | a volume | largest error | '
+           'threads.', '',
+           '| scans | stored as | processes | prepare | read back | a volume | largest error | '
            'peak memory |', '|---|---|---|---|---|---|---|---|']
   lines += [f'| {r["scans"]:,} | {r["dtype"]} | {r["workers"]} | {r["prepare_per_s"]:.1f} /s | '
             f'{r["read_per_s"]:.0f} /s | {r["mb_a_volume"]:.2f} MB | {r["largest_error"]:.2g} | '

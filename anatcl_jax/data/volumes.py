@@ -89,7 +89,8 @@ class NiftiFile:
     header = image.header
     if 'sform_code' in header and not (int(header['sform_code']) or int(header['qform_code'])):
       raise UserError(f'{self.path}: its header holds no orientation (sform and qform codes are '
-                      '0), so left and right are unknown; set them with the tool that wrote the file')
+                      '0), so left and right are unknown; set them with the tool that '
+                      'wrote the file')
     if len(image.shape) == 4 and image.shape[3] == 1:
       image = image.slicer[..., 0]
     return image
