@@ -1,0 +1,1 @@
+"""The evaluation of frozen features: tasks, estimators, baselines, statistics, and their results."""

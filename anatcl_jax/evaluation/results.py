@@ -1,0 +1,60 @@
+"""What an evaluation gives: predictions and scores of each task and representation, and tables."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pandas
+
+from anatcl_jax.evaluation.tasks import Task
+
+# Rows of `features` that stand beside every encoder.
+BASELINES = ('untrained', 'morphometry', 'covariates', 'mean')
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """One task predicted from one representation, out of fold: row i is the i-th scan scored.
+
+  A task that was refused has arrays of length 0 and says in `note` why.
+  """
+
+  task: Task
+  features: str                      # one of BASELINES, or the encoder's name
+  estimator: str                     # linear, svm or mlp; 'mean' for the mean predictor
+  participant_id: np.ndarray         # [n] text
+  session: np.ndarray                # [n] text, '' for none
+  truth: np.ndarray                  # [n] float, or the names of classes
+  prediction: np.ndarray             # [n] as truth
+  probability: np.ndarray | None     # [n, classes] in the order of `classes`; None for regression
+  classes: tuple[str, ...]           # () for regression; of two, the positive one stands last
+  fold: np.ndarray                   # [n] int
+  fold_scores: dict[str, list[float]]              # metric -> a value a fold
+  interval: dict[str, tuple[float, float]]         # metric -> 95 % bootstrap over subjects
+  note: str = ''
+
+  @property
+  def refused(self) -> bool:
+    return not len(self.truth)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """All that a probe found, and how it was made. Tables without rows were not applicable."""
+
+  outcomes: tuple[Outcome, ...]
+  comparisons: pandas.DataFrame      # task, metric, estimator, features, against, difference, low,
+                                     # high, t, p, p_holm, n, folds
+  leakage: pandas.DataFrame          # features, balanced_accuracy, sd, low, high, chance, n, sites
+  leave_one_site_out: pandas.DataFrame  # task, features, site, metric, score, n
+  reliability: pandas.DataFrame      # features, identification, chance, icc_median, icc_low (5 %),
+                                     # icc_high (95 %), subjects, sessions
+  icc: dict[str, np.ndarray]         # features name -> [F] ICC(2,1) of each feature
+  learning_curves: pandas.DataFrame  # task, features, metric, subjects, mean, sd, repeats
+  table: pandas.DataFrame            # identifiers and labels, one row a scan
+  features: dict[str, np.ndarray]    # name -> [rows of table, F] float32
+  synthetic: bool
+  made: dict[str, Any]               # command, versions, config, data, seeds, cards by features name
+  notes: tuple[str, ...] = ()        # what was left out or held out and why, a sentence each
