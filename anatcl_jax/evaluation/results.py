@@ -28,7 +28,8 @@ class Outcome:
   session: np.ndarray                # [n] text, '' for none
   truth: np.ndarray                  # [n] float, or the names of classes
   prediction: np.ndarray             # [n] as truth
-  probability: np.ndarray | None     # [n, classes] in the order of `classes`; None for regression
+  probability: np.ndarray | None     # [n, classes] in the order of `classes`, None for regression;
+                                     # of the svm, scores that rise with it
   classes: tuple[str, ...]           # () for regression; of two, the positive one stands last
   fold: np.ndarray                   # [n] int
   fold_scores: dict[str, list[float]]              # metric -> a value a fold
@@ -45,14 +46,12 @@ class Evaluation:
   """All that a probe found, and how it was made. Tables without rows were not applicable."""
 
   outcomes: tuple[Outcome, ...]
-  comparisons: pandas.DataFrame      # task, metric, estimator, features, against, difference, low,
-                                     # high, t, p, p_holm, n, folds
-  leakage: pandas.DataFrame          # features, balanced_accuracy, sd, low, high, chance, n, sites
-  leave_one_site_out: pandas.DataFrame  # task, features, site, metric, score, n
-  reliability: pandas.DataFrame      # features, identification, chance, icc_median, icc_low (5 %),
-                                     # icc_high (95 %), subjects, sessions
+  comparisons: pandas.DataFrame      # run.COMPARISONS; a difference above 0 favours `features`
+  leakage: pandas.DataFrame          # beyond.LEAKAGE
+  leave_one_site_out: pandas.DataFrame  # beyond.LEFT_OUT
+  reliability: pandas.DataFrame      # beyond.RELIABILITY; icc_low and icc_high are 5 % and 95 %
   icc: dict[str, np.ndarray]         # features name -> [F] ICC(2,1) of each feature
-  learning_curves: pandas.DataFrame  # task, features, metric, subjects, mean, sd, repeats
+  learning_curves: pandas.DataFrame  # beyond.CURVES; subjects are those fitted on
   table: pandas.DataFrame            # identifiers and labels, one row a scan
   features: dict[str, np.ndarray]    # name -> [rows of table, F] float32
   synthetic: bool

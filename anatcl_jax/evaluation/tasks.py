@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
+import runpy
 
-REGRESSION, CLASSIFICATION = 'regression', 'classification'
+import numpy as np
+import pandas
+
+from anatcl_jax.data import tables
+from anatcl_jax.errors import UserError, check_name, listed
+
+REGRESSION, CLASSIFICATION, CHALLENGE = 'regression', 'classification', 'challenge'
+
+# The metrics of each kind, its main one first, and whether more is better.
+METRICS = {REGRESSION: {'mae': False, 'r2': True, 'pearson_r': True},
+           CLASSIFICATION: {'balanced_accuracy': True, 'roc_auc': True, 'average_precision': True},
+           CHALLENGE: {'challenge_score': False, 'mae_external': False, 'mae_internal': False,
+                       'r2_external': True, 'r2_internal': True, 'site_balanced_accuracy': False}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,19 +27,185 @@ class Task:
 
   Without `positive` a classification is among all values of the column; with it, the values of
   `positive` stand against those of `control`, named by `classes`, and other rows are left out.
+  Values are compared without regard to case.
   """
 
   name: str
   column: str
-  kind: str                               # REGRESSION or CLASSIFICATION
-  positive: tuple[str, ...] = ()          # values of the column, compared without regard to case
+  kind: str                               # REGRESSION, CLASSIFICATION, or CHALLENGE: OpenBHB's
+  positive: tuple[str, ...] = ()
   control: tuple[str, ...] = ()
-  classes: tuple[str, str] = ()           # names of control and positive, in this order
-  covariates: tuple[str, ...] = ('age', 'sex', 'tiv')
+  classes: tuple[str, ...] = ()           # names of control and positive, in this order
+  covariates: tuple[str, ...] = ('age', 'sex', 'tiv', 'etiv', 'EstimatedTotalIntraCranialVol')
   groups: str = 'participant_id'          # rows with equal values never fall on both sides
-  metric: str = ''                        # the main one; '' is the kind's own
+  metric: str = ''                        # the main one; '' is the first of the kind's
   unit: str = ''
+
+  def __post_init__(self):
+    where = f'task {self.name!r}'
+    if self.kind not in METRICS:
+      raise UserError(f'{where}: kind {self.kind!r} is none of {", ".join(METRICS)}')
+    if bool(self.positive) != bool(self.control) or self.positive and self.kind != CLASSIFICATION:
+      raise UserError(f'{where}: positive and control belong together, and to a classification')
+    if both := {name.lower() for name in self.positive} & {name.lower() for name in self.control}:
+      raise UserError(f'{where}: {listed(sorted(both))} is both positive and control')
+    for name in ('positive', 'control', 'classes', 'covariates'):
+      if isinstance(getattr(self, name), str):
+        raise UserError(f'{where}: {name} is a text; write a tuple, ({getattr(self, name)!r},)')
+    if self.positive and len(self.classes) not in (0, 2):
+      raise UserError(f'{where}: classes must name control and positive')
+    check_name(self.main_metric, METRICS[self.kind], f'metric of {where}')
 
   @property
   def main_metric(self) -> str:
-    return self.metric or ('mae' if self.kind == REGRESSION else 'balanced_accuracy')
+    return self.metric or next(iter(METRICS[self.kind]))
+
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    """Of a task with positive and control classes."""
+    return self.classes or (' or '.join(self.control), ' or '.join(self.positive))
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """What a task predicts in a table: value i belongs to the scan in row `rows[i]`."""
+
+  task: Task
+  rows: np.ndarray                  # [m] positions in the table
+  values: np.ndarray                # [m] float, or the index into `classes`
+  classes: tuple[str, ...]          # () for regression
+  groups: np.ndarray                # [m] whose scan it is
+  scans: np.ndarray                 # [m, 2] text, participant and session
+  notes: tuple[str, ...]            # which scans were left out, a sentence each
+
+  def names(self, values: np.ndarray) -> np.ndarray:
+    """Values as they stand in tables: numbers, or the names of classes."""
+    return np.array(self.classes)[values.astype(int)] if self.classes else values
+
+  def select(self, kept: np.ndarray, note: str = '') -> Target:
+    """The target of some of its scans, given by a mask or positions."""
+    return dataclasses.replace(
+        self, rows=self.rows[kept], values=self.values[kept], groups=self.groups[kept],
+        scans=self.scans[kept], notes=(*self.notes, note) if note else self.notes)
+
+
+def read_tasks(path: str | pathlib.Path) -> tuple[dict[str, Task], dict[str, tuple[str, ...]]]:
+  """The TASKS of a Python file such as configs/tasks.py, by name, and its COHORTS: names of tasks.
+
+  Raises:
+    UserError: no such file, or one that does not define them.
+  """
+  try:
+    defined = runpy.run_path(str(path))
+    tasks = {task.name: task for task in defined['TASKS']}
+    return tasks, dict(defined.get('COHORTS', {}))
+  except UserError:
+    raise
+  except FileNotFoundError:
+    raise UserError(f'{path}: no such file of tasks') from None
+  except KeyError:
+    raise UserError(f'{path}: defines no TASKS; see configs/tasks.py') from None
+  except Exception as error:   # whatever a Python file of the user raises
+    raise UserError(f'{path}: {type(error).__name__}: {error}') from None
+
+
+def choose_tasks(text: str, tasks: dict[str, Task],
+                 cohorts: dict[str, tuple[str, ...]]) -> dict[str, tuple[Task, bool]]:
+  """Tasks by name, from comma-separated names of tasks and cohorts, and whether it named them.
+
+  `thickness:lh_insula` is a measure of a region.
+
+  Raises:
+    UserError: no such task or cohort.
+  """
+  chosen = {}
+  for name in filter(None, (part.strip() for part in text.split(','))):
+    if ':' in name:
+      chosen[name] = Task(name, name, REGRESSION), True
+      continue
+    check_name(name, [*tasks, *cohorts, 'thickness:lh_insula'], 'task')
+    if name in tasks:
+      chosen[name] = tasks[name], True
+    else:
+      for own in cohorts[name]:
+        chosen.setdefault(own, (tasks[own], False))
+  if not chosen:
+    raise UserError('config.tasks names no task; try --config.tasks=age,sex')
+  return chosen
+
+
+def read_target(task: Task, table: pandas.DataFrame, fewest: int) -> Target:
+  """The values that a task predicts, of the rows that have one.
+
+  Classes of fewer than `fewest` people are left out where more than two stand against each other.
+
+  Raises:
+    UserError: why the task can't be done with this table: no such column, text where numbers are
+      needed, too few people, or classes that are too small.
+  """
+  for name in (task.column, task.groups):
+    if name not in table:
+      raise UserError(f'task {task.name}: the table has no column {name!r}; it has '
+                      f'{listed(list(table.columns), 40)}')
+  column = table[task.column]
+  text = column.astype(str).str.strip()
+  present = ~(column.isna() | text.isin(tables.MISSING)).to_numpy()
+  notes = _counted(task, ~present, 'without a value')
+  if task.kind != CLASSIFICATION:
+    values = pandas.to_numeric(text.where(present), errors='coerce').to_numpy(float)
+    if wrong := sorted(set(text[present & ~np.isfinite(values)])):
+      raise UserError(f'task {task.name}: column {task.column} holds {listed(wrong)}, which is not '
+                      'a number; make it a classification or mend the table')
+    classes = ()
+  else:
+    lower = text.str.lower()
+    sides = ({task.class_names[0]: task.control, task.class_names[1]: task.positive}
+             if task.positive else {name: (name,) for name in sorted(set(text[present]))})
+    classes, values = tuple(sides), np.full(len(table), np.nan)
+    for code, members in enumerate(sides.values()):
+      values[(present & lower.isin([member.lower() for member in members])).to_numpy()] = code
+    other = present & np.isnan(values)
+    notes += _counted(task, other, 'of other classes (' + listed(sorted(set(text[other]))) + ')')
+  rows = np.flatnonzero(np.isfinite(values))
+  scans = table[['participant_id', 'session']].astype(str).to_numpy()
+  target = Target(task, rows, values[rows], classes,
+                  table[task.groups].astype(str).to_numpy()[rows], scans[rows], tuple(notes))
+  return _check_sizes(target, fewest)
+
+
+def _counted(task: Task, rows: np.ndarray, why: str) -> list[str]:
+  return [f'{task.name}: {int(rows.sum())} scans {why} are left out'] if rows.any() else []
+
+
+def class_sizes(target: Target) -> list[int]:
+  """How many people each class has; one with scans in two classes counts in both."""
+  return [len(set(target.groups[target.values == code])) for code in range(len(target.classes))]
+
+
+def _check_sizes(target: Target, fewest: int) -> Target:
+  """Raises UserError for too few people; small ones of many classes are left out."""
+  task = target.task
+  if task.kind != CLASSIFICATION:
+    people = len(set(target.groups))
+    if people < 2 * fewest:
+      raise UserError(f'task {task.name}: {people} people have a value, fewer than {2 * fewest} '
+                      '(twice config.fewest)')
+    if np.ptp(target.values) == 0:
+      raise UserError(f'task {task.name}: all values of {task.column} are {target.values[0]:g}')
+    return target
+  sizes = dict(zip(target.classes, class_sizes(target)))
+  small = [f'{name} ({size})' for name, size in sizes.items() if size < fewest]
+  large = [code for code, size in enumerate(sizes.values()) if size >= fewest]
+  if len(large) < 2 or small and task.positive:
+    raise UserError(f'task {task.name}: two classes of at least {fewest} people are needed '
+                    f'(config.fewest), and there are '
+                    f'{listed([f"{name} ({size})" for name, size in sizes.items()])}')
+  if not small:
+    return target
+  kept = np.isin(target.values, large)
+  codes = {old: new for new, old in enumerate(large)}
+  note = (f'{task.name}: {listed(small)} {"has" if len(small) == 1 else "have"} fewer than '
+          f'{fewest} people and {"is" if len(small) == 1 else "are"} left out')
+  target = target.select(kept, note)
+  return dataclasses.replace(target, classes=tuple(target.classes[code] for code in large),
+                             values=np.array([codes[value] for value in target.values], float))

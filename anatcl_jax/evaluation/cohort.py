@@ -1,0 +1,172 @@
+"""Whose scans are evaluated: labels and morphometry of a shard set or a table, joined to features."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import pandas
+
+from anatcl_jax.data import atlas, pipeline, shards, tables
+from anatcl_jax.data.participants import read_participants
+from anatcl_jax.errors import UserError, check_name, listed
+
+
+@dataclasses.dataclass(frozen=True)
+class Cohort:
+  """Labels, one row a scan, and whatever else is known of the same scans."""
+
+  source: str                                # where the labels come from
+  table: pandas.DataFrame                    # participant_id, session, then every column
+  morphometry: np.ndarray | None             # float32 [n, R, M]
+  regions: tuple[str, ...]
+  measures: tuple[str, ...]
+  seen: np.ndarray                           # [n] True for people whom an encoder was trained on
+  synthetic: bool
+  notes: tuple[str, ...] = ()
+
+  def labels(self) -> list[str]:
+    """How each scan is named to the user."""
+    return [tables.joined_identifier(*key) for key in self.keys()]
+
+  def keys(self) -> list[tuple[str, str]]:
+    return list(self.table[['participant_id', 'session']].itertuples(index=False, name=None))
+
+  def select(self, rows: np.ndarray) -> Cohort:
+    """Some of the scans, in the order of `rows`."""
+    return dataclasses.replace(
+        self, table=self.table.iloc[rows].reset_index(drop=True), seen=self.seen[rows],
+        morphometry=None if self.morphometry is None else self.morphometry[rows])
+
+  def noted(self, *notes: str) -> Cohort:
+    return dataclasses.replace(self, notes=(*self.notes, *notes))
+
+
+def of_shards(data: shards.ShardSet) -> Cohort:
+  """The labels and the morphometry of a shard set."""
+  return Cohort(str(data.directory), data.table, data.morphometry if data.measures else None,
+                atlas.regions(data.info['atlas']), data.measures, np.zeros(len(data), bool),
+                data.synthetic)
+
+
+def of_table(path: pathlib.Path) -> Cohort:
+  """The labels of a participants.tsv, without morphometry."""
+  table = read_participants(path)
+  return Cohort(str(path), table, None, (), (), np.zeros(len(table), bool), False)
+
+
+def join(cohort: Cohort, identifiers: dict[str, pandas.DataFrame]
+         ) -> tuple[Cohort, dict[str, np.ndarray]]:
+  """The scans that the labels and every table of features have, and their rows in each table.
+
+  A label without session, of a table that has none, serves every session of its participant.
+
+  Raises:
+    UserError: a scan stands in a table twice, or no scan is in all of them.
+  """
+  places = {name: _places(name, table) for name, table in identifiers.items()}
+  if not cohort.table['session'].astype(bool).any():
+    cohort = _with_sessions(cohort, next(iter(places.values())))
+  keys = cohort.keys()
+  kept = [row for row, key in enumerate(keys) if all(key in own for own in places.values())]
+  if not kept:
+    first = {name: next(iter(own), None) for name, own in places.items()}
+    raise UserError(f'no scan of {cohort.source} (such as {cohort.labels()[0]}) is in every table '
+                    f'of features ({", ".join(f"{name}: {key}" for name, key in first.items())}); '
+                    'identifiers and sessions must agree')
+  known = set(keys)
+  notes = [f'{len(keys) - len(kept)} scans of {cohort.source} have no features and are left out'
+           ] if len(kept) < len(keys) else []
+  for name, own in places.items():
+    if lacking := [tables.joined_identifier(*key) for key in own if key not in known]:
+      notes.append(f'{len(lacking)} scans of {name} have no labels in {cohort.source} and are left '
+                   f'out ({listed(lacking)})')
+  return (cohort.select(np.array(kept)).noted(*notes),
+          {name: np.array([own[keys[row]] for row in kept]) for name, own in places.items()})
+
+
+def _places(name: str, table: pandas.DataFrame) -> dict[tuple[str, str], int]:
+  sessions = table['session'].fillna('') if 'session' in table else [''] * len(table)
+  places = {}
+  for row, key in enumerate(zip(table['participant_id'], sessions)):
+    if key in places:
+      raise UserError(f'features {name!r}: {tables.joined_identifier(*key)} stands there twice')
+    places[key] = row
+  return places
+
+
+def _with_sessions(cohort: Cohort, places: dict[tuple[str, str], int]) -> Cohort:
+  """A row a scan of `places` for a table that has one a participant."""
+  row_of = {participant: row for row, participant in enumerate(cohort.table['participant_id'])}
+  keys = [key for key in places if key[0] in row_of]
+  if len(row_of) < len(cohort.table) or not any(session for _, session in keys):
+    return cohort
+  rows = [row_of[participant] for participant, _ in keys]
+  absent = [row for row in range(len(cohort.table)) if row not in set(rows)]
+  expanded = cohort.select(np.array(rows + absent))
+  sessions = [session for _, session in keys] + [''] * len(absent)
+  return dataclasses.replace(expanded, table=expanded.table.assign(session=sessions))
+
+
+def add_region(cohort: Cohort, name: str) -> Cohort:
+  """The cohort with a column `name`, such as `thickness:lh_insula`, of its morphometry.
+
+  Raises:
+    UserError: no such measure or region, or no morphometry.
+  """
+  measure, _, region = name.partition(':')
+  if cohort.morphometry is None:
+    raise UserError(f'task {name}: {cohort.source} holds no morphometry; give --config.data_dir '
+                    'with shards that were prepared with --morphometry')
+  check_name(measure, cohort.measures, f'measure of {cohort.source}')
+  check_name(region, cohort.regions, 'region')
+  values = cohort.morphometry[:, cohort.regions.index(region), cohort.measures.index(measure)]
+  return dataclasses.replace(cohort, table=cohort.table.assign(**{name: values.astype(float)}))
+
+
+def mark_seen(cohort: Cohort, run: dict[str, Any], workdir: pathlib.Path) -> Cohort:
+  """The cohort with the people marked on whom the run of a workdir was trained.
+
+  `run` is its config.json. The people are found in the shards that it was trained on; if these are
+  gone, in this cohort if it is the same one.
+
+  Raises:
+    UserError: the config lacks what the split was made of.
+  """
+  try:
+    fold, folds, seed = run['fold'], run['num_folds'], run['seed']
+    identity, directory = run['data_identity'], pathlib.Path(run['data_dir'])
+  except KeyError as error:
+    raise UserError(f'{workdir}/config.json has no {error}; is it a workdir of '
+                    'anatcl_jax.main?') from None
+  trained_on = None
+  for place in (directory, pathlib.Path(cohort.source)):
+    if (place / 'dataset.json').is_file():
+      data = shards.open_shards(place)
+      if data.identity() == identity:
+        trained_on = data
+        break
+  if trained_on is None:
+    return cohort.noted(f'whether {workdir} was trained on people of {cohort.source} is not known: '
+                        f'{directory}, its data, is not here or has changed')
+  people = trained_on.table['participant_id'].to_numpy()
+  records, _ = pipeline.split_by_participant(people, fold, folds, seed)
+  seen = cohort.table['participant_id'].isin(people[records]).to_numpy()
+  if not seen.any():
+    return cohort.noted(f'no participant of {cohort.source} was in the training of {workdir}')
+  return dataclasses.replace(cohort, seen=cohort.seen | seen).noted(
+      f'{workdir} was trained on {int(seen.sum())} of these {len(seen)} scans: only the others '
+      'are predicted')
+
+
+def read_run(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """config.json of a workdir, None where there is none."""
+  try:
+    return json.loads((workdir / 'config.json').read_text(encoding='utf-8'))
+  except FileNotFoundError:
+    return None
+  except (OSError, ValueError) as error:
+    raise UserError(f'{workdir}/config.json can\'t be read ({error})') from None

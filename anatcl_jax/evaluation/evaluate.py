@@ -1,0 +1,177 @@
+"""One task, every representation: out-of-fold predictions, scores with intervals, comparisons."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+
+from anatcl_jax.evaluation import estimators, metrics, splits, statistics
+from anatcl_jax.evaluation.estimators import Fit, Predicted
+from anatcl_jax.evaluation.representations import Variants
+from anatcl_jax.evaluation.results import BASELINES, Outcome
+from anatcl_jax.evaluation.splits import Split
+from anatcl_jax.evaluation.tasks import METRICS, Target
+
+PROTOCOLS = ('auto', 'heldout', 'cross_validation')
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How probes are evaluated; see configs/probe.py."""
+
+  folds: int = 5
+  inner_folds: int = 5
+  seed: int = 0
+  estimators: tuple[str, ...] = ('linear',)
+  bootstrap: int = 1000
+  fewest: int = 10
+  protocol: str = 'auto'
+  jobs: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+  """The scans of a task that are used, how they are split, and that in words."""
+
+  target: Target
+  splits: list[Split]
+  words: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+  """An outcome, the bootstrap samples of its metrics [resamples], and how it was split."""
+
+  outcome: Outcome
+  samples: dict[str, np.ndarray]
+  protocol: Protocol
+
+
+def choose_protocol(target: Target, seen: np.ndarray, settings: Settings) -> Protocol:
+  """How a target is split; people `seen` [rows of the table] in pretraining are never predicted.
+
+  Where there are such people, the probe is fitted on them and predicts all others, unless
+  settings.protocol is `cross_validation`, which leaves them out altogether.
+
+  Raises:
+    UserError: too few people on a side.
+  """
+  if not seen[target.rows].any():
+    folds = splits.grouped_folds(target, settings.folds, settings.seed)
+    return Protocol(target, folds, f'{len(folds)}-fold cross-validation')
+  if settings.protocol == 'cross_validation':
+    unseen = target.select(~seen[target.rows])
+    folds = splits.grouped_folds(unseen, settings.folds, settings.seed)
+    return Protocol(unseen, folds, f'{len(folds)}-fold cross-validation among people held out in '
+                                   'pretraining')
+  return Protocol(target, splits.seen_and_unseen(target, seen),
+                  'fitted on people of pretraining, tested on people held out in it')
+
+
+def evaluate(protocol: Protocol, inputs: dict[str, Variants], settings: Settings,
+             advance: Callable[[], None] = lambda: None) -> list[Scored]:
+  """Every representation by every estimator, on the same splits and bootstrap samples.
+
+  Of a representation with several variants (seeds of an untrained encoder) the one with the median
+  score stands for it.
+
+  Args:
+    inputs: by name, arrays [scans of the target, F].
+    advance: called after each split that was predicted.
+  """
+  target = protocol.target
+  inner = splits_of_search(protocol, settings)
+  weights = statistics.resample_weights(target, protocol.splits, settings.bootstrap, settings.seed)
+  runs = [(name, estimator, x) for name, variants in inputs.items()
+          for estimator in ((estimators.MEAN,) if name == estimators.MEAN else settings.estimators)
+          for x in variants]
+  predicted = iter(estimators.predictions(
+      [Fit(estimator, x, target, split, search, settings.seed) for _, estimator, x in runs
+       for split, search in zip(protocol.splits, inner)], settings.jobs, advance))
+  tried: dict[tuple[str, str], list[Scored]] = {}
+  for name, estimator, _ in runs:
+    own = list(itertools.islice(predicted, len(protocol.splits)))
+    tried.setdefault((name, estimator), []).append(
+        _scored(protocol, name, estimator, own, weights))
+  return [median_variant(own) for own in tried.values()]
+
+
+def median_variant(tried: list[Scored]) -> Scored:
+  """The one with the median of the main metric."""
+  metric = tried[0].outcome.task.main_metric
+  return sorted(tried, key=lambda one: np.mean(one.outcome.fold_scores[metric]))[len(tried) // 2]
+
+
+def splits_of_search(protocol: Protocol, settings: Settings) -> list[list[Split]]:
+  """The grid search's folds, of each split of the protocol."""
+  return estimators.inner_splits(protocol.target, protocol.splits, settings.inner_folds,
+                                 settings.seed)
+
+
+def _scored(protocol: Protocol, name: str, estimator: str, found: list[Predicted],
+            weights: list[np.ndarray]) -> Scored:
+  target = protocol.target
+  count = len(target.rows)
+  prediction, fold = np.full(count, np.nan), np.full(count, -1)
+  probability = np.full((count, len(target.classes)), np.nan) if target.classes else None
+  fold_scores = {metric: [] for metric in METRICS[target.task.kind]}
+  unsettled = 0
+  for number, ((_, test), predicted) in enumerate(zip(protocol.splits, found)):
+    prediction[test], fold[test] = predicted.prediction, number
+    if probability is not None:
+      probability[test] = predicted.probability
+    unsettled += not predicted.converged
+    scores = metrics.score(target.select(test), predicted.prediction, predicted.probability)
+    for metric, values in fold_scores.items():
+      values.append(scores[metric])
+  samples = statistics.bootstrap(target, prediction, probability, protocol.splits, weights)
+  kept = fold >= 0
+  note = f'the {estimator} probe did not converge in {unsettled} folds' if unsettled else ''
+  outcome = Outcome(
+      task=target.task, features=name, estimator=estimator,
+      participant_id=target.scans[kept, 0], session=target.scans[kept, 1],
+      truth=target.names(target.values[kept]), prediction=target.names(prediction[kept]),
+      probability=None if probability is None else probability[kept], classes=target.classes,
+      fold=fold[kept], fold_scores=fold_scores,
+      interval={metric: statistics.interval(values) for metric, values in samples.items()},
+      note=note)
+  return Scored(outcome, samples, protocol)
+
+
+def comparisons(scored: list[Scored]) -> list[dict]:
+  """Of one task: each encoder against every other representation, by the main metric.
+
+  A positive difference is in favour of `features`. With folds, p is of the corrected resampled t
+  test; with a single split, of the bootstrap. `p_holm` is left to the caller, over all tasks.
+  """
+  rows = []
+  for i, one in enumerate(scored):
+    if one.outcome.features in BASELINES:
+      continue
+    for j, other in enumerate(scored):
+      if other.outcome.features not in BASELINES and j <= i:
+        continue
+      if other.outcome.estimator in (one.outcome.estimator, estimators.MEAN):
+        rows.append(_compare(one, other))
+  return rows
+
+
+def _compare(one: Scored, other: Scored) -> dict:
+  task = one.outcome.task
+  metric = task.main_metric
+  sign = 1 if METRICS[task.kind][metric] else -1
+  differences = sign * (np.array(one.outcome.fold_scores[metric])
+                        - np.array(other.outcome.fold_scores[metric]))
+  samples = sign * (one.samples[metric] - other.samples[metric])
+  low, high = statistics.interval(samples)
+  sizes = np.mean([[len(fit), len(test)] for fit, test in one.protocol.splits], 0)
+  t, p = statistics.corrected_t_test(differences, *sizes)
+  test = 'corrected t' if len(differences) > 1 else 'bootstrap'
+  return {'task': task.name, 'metric': metric, 'estimator': one.outcome.estimator,
+          'features': one.outcome.features, 'against': other.outcome.features,
+          'difference': float(np.nanmean(differences)), 'low': low, 'high': high, 'test': test,
+          't': t, 'p': p if len(differences) > 1 else statistics.bootstrap_p(samples),
+          'n': len(one.outcome.truth), 'folds': len(differences)}

@@ -1,0 +1,67 @@
+"""What a probe is fitted on: an encoder's features, and the baselines beside them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas
+
+from anatcl_jax.data import tables
+from anatcl_jax.evaluation.cohort import Cohort
+from anatcl_jax.evaluation.estimators import MEAN
+from anatcl_jax.evaluation.tasks import Target, Task
+
+# A representation of all scans: [n, F], or several of them that differ by a seed.
+Variants = tuple[np.ndarray, ...]
+
+
+def inputs(target: Target, cohort: Cohort, encoders: dict[str, Variants]) -> dict[str, Variants]:
+  """Every representation of a target's scans, by name: encoders first, then the baselines.
+
+  Encoders hold all scans of the cohort, each as one array, or as several drawn by seeds. No
+  baseline holds what is to be predicted.
+  """
+  found = dict(encoders)
+  if (values := morphometry(target.task, cohort)) is not None:
+    found['morphometry'] = (values,)
+  if (values := covariates(target.task, cohort.table)) is not None:
+    found['covariates'] = (values,)
+  found[MEAN] = (np.zeros((len(cohort.table), 1)),)
+  return {name: tuple(values[target.rows] for values in variants)
+          for name, variants in found.items()}
+
+
+def morphometry(task: Task, cohort: Cohort) -> np.ndarray | None:
+  """Every measure of every region, [n, R x M]; of a region to be predicted, none.
+
+  Thickness, area and volume of a region say nearly everything of each other. Scans without a value
+  have NaN.
+  """
+  if cohort.morphometry is None:
+    return None
+  measure, _, region = task.column.partition(':')
+  values = cohort.morphometry
+  if measure in cohort.measures and region in cohort.regions:
+    values = np.delete(values, cohort.regions.index(region), axis=1)
+  return values.reshape(len(values), -1).astype(np.float64)
+
+
+def covariates(task: Task, table: pandas.DataFrame) -> np.ndarray | None:
+  """The task's covariates that the table has, but never the task's own column, [n, C].
+
+  Numbers as they are; of text, a column of 0 and 1 for each value but the first. NaN is missing.
+  """
+  by_name = {str(name).lower(): name for name in table.columns}
+  columns = []
+  for wanted in task.covariates:
+    name = by_name.get(wanted.lower())
+    if name is None or name == task.column:
+      continue
+    text = table[name].astype(str).str.strip()
+    missing = (table[name].isna() | text.isin(tables.MISSING)).to_numpy()
+    values = pandas.to_numeric(text.mask(missing), errors='coerce').to_numpy(float)
+    if np.isnan(values[~missing]).any():
+      levels = sorted(set(text[~missing]))
+      columns += [np.where(missing, np.nan, text == level) for level in levels[1:]]
+    else:
+      columns.append(values)
+  return np.stack(columns, 1) if columns else None
