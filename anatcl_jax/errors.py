@@ -21,6 +21,12 @@ class RunFailure(UserError):
   exit_code = 1
 
 
+class Stopped(Exception):
+  """A signal stopped the run and all is saved; exit code 75 (sysexits.h: try again later)."""
+
+  exit_code = 75
+
+
 def listed(names: list[str], most: int = 5) -> str:
   """The first names of a list and how many more there are: `a, b and 3 more`."""
   shown = ', '.join(names[:most])
@@ -42,6 +48,9 @@ def reported() -> Iterator[None]:
   except UserError as error:
     print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
     sys.exit(error.exit_code)
+  except Stopped as stop:
+    print(f'stopped: {stop}', file=sys.stderr)
+    sys.exit(stop.exit_code)
 
 
 class Parser(argparse.ArgumentParser):

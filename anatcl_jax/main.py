@@ -5,7 +5,8 @@
 
 The config file lists every key and the arguments after its colon; any key can be set from here, as
 in --config.batch_size=64. A workdir holds config.json, metrics.jsonl, TensorBoard events,
-checkpoints and pictures; the same workdir again goes on where it stopped. Shards are made by
+checkpoints and pictures; the same workdir again goes on where it stopped. SIGTERM and SIGINT (Ctrl-C)
+finish the step, save and exit with code 75: the same command goes on. Shards are made by
 `python -m anatcl_jax.prepare`.
 """
 
@@ -17,7 +18,7 @@ import re
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from anatcl_jax import errors, train
+from anatcl_jax import errors, signals, train
 from anatcl_jax.config import key_names
 from anatcl_jax.errors import UserError, check_name
 
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> None:
   del argv
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)  # Orbax writes a dozen lines of INFO a checkpoint
+  signals.stop_at_once()
   train.train(_CONFIG.value, pathlib.Path(_WORKDIR.value or _default_workdir()))
 
 

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from anatcl_jax import models, optim, parallel, report, step, tracking
+from anatcl_jax import models, optim, parallel, report, signals, step, tracking
 from anatcl_jax.checkpoint import Checkpoints, check_config
 from anatcl_jax.config import check_values, crop_sizes
 from anatcl_jax.data import attributes, make_shards, pipeline, shards
 from anatcl_jax.data.phantom import PhantomSettings
-from anatcl_jax.errors import RunFailure, UserError, listed
+from anatcl_jax.errors import RunFailure, Stopped, UserError, listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   Raises:
     UserError: config, data or workdir do not go together.
     RunFailure: the loss is not finite; the text names the step and the subjects.
+    Stopped: SIGTERM or SIGINT arrived, and the step that was under way is saved.
   """
   check_values(config)
   mesh = parallel.make_mesh(config.batch_size)
@@ -55,7 +56,8 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   program = _compile(config, mesh, steps_per_epoch)
   check_config(workdir, config.to_dict() | {'data_identity': data.identity()})
 
-  with Checkpoints(workdir, config.keep_checkpoints) as checkpoints:
+  with (signals.StopSignal() as stop,
+        Checkpoints(workdir, config.keep_checkpoints) as checkpoints):
     # ---- State: fresh, or from the latest checkpoint --------------------------------------------
     statistics = attributes.fit_attributes(raw_attributes, train_records, config.loss.terms)
     crop = crop_sizes(config.crop)
@@ -90,8 +92,13 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
             row |= _evaluate(program, state, reader, heldout, mesh, done)
           log.write(done, epoch, row)
           progress.say(f'{epoch}/{config.epochs}', row)
-        if done == last or (ends_epoch and epoch % config.checkpoint_every_epochs == 0):
+        stopping, = signals.on_any_process(stop.received)
+        if done == last or stopping or (
+            ends_epoch and epoch % config.checkpoint_every_epochs == 0):
           checkpoints.save(state, statistics)
+        if stopping and done < last:
+          raise Stopped(f'step {done} of {last} is saved in {workdir}; the same command goes on '
+                        'from there')
 
   picture = report.training_curves(workdir, data.synthetic)
   print(f'results: {workdir} (checkpoints/, metrics.jsonl, tensorboard/, {picture.name})')
