@@ -10,9 +10,10 @@ import pytest
 
 jax.config.update('jax_num_cpu_devices', 8)
 
+from anatcl_jax import models  # noqa: E402
 from anatcl_jax.data import bids, phantom  # noqa: E402
 from anatcl_jax.data.make_shards import make_phantom_shards, make_shards  # noqa: E402
-from tests import layouts  # noqa: E402
+from tests import layouts, small_run  # noqa: E402
 
 AOMIC = pathlib.Path(__file__).parents[2] / 'shared' / 'data' / 'aomic-piop2'
 
@@ -44,6 +45,14 @@ def training_set(tmp_path_factory):
   """Forty SYNTHETIC subjects: enough to train on and to hold out on eight devices."""
   settings = phantom.PhantomSettings(subjects=40, seed=1, spacing=12)
   return make_phantom_shards(settings, tmp_path_factory.mktemp('shards') / 'training', workers=1)
+
+
+@pytest.fixture
+def small_model(tmp_path_factory, monkeypatch):
+  """The encoder of `small_run`, compiled once a test session."""
+  monkeypatch.setattr(models, 'get_encoder', small_run.get_encoder)
+  with small_run.compilation_cache(tmp_path_factory.getbasetemp() / 'compiled'):
+    yield
 
 
 @pytest.fixture(scope='session')

@@ -9,12 +9,12 @@ import pytest
 
 from anatcl_jax import errors, signals, tracking, train
 from anatcl_jax.errors import Stopped
-from tests.test_train import _config
+from tests.small_run import small_config
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_after_the_step_and_the_run_goes_on(training_set, tmp_path, monkeypatch,
-                                                           number):
+def test_a_signal_stops_after_the_step_and_the_run_goes_on(training_set, small_model, tmp_path,
+                                                           monkeypatch, number):
   """The signal arrives, twice, while row 2 is written; step 2 is saved all the same."""
   write = tracking.MetricsLog.write
 
@@ -27,11 +27,11 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on(training_set, tmp_pat
   monkeypatch.setattr(tracking.MetricsLog, 'write', signalled)
   before = signal.getsignal(number)
   with pytest.raises(Stopped, match='step 2 of 8 is saved in .*run; the same command goes on'):
-    train.train(_config(training_set, epochs=2), tmp_path / 'run')
+    train.train(small_config(training_set.directory, epochs=2), tmp_path / 'run')
   assert signal.getsignal(number) is before
   assert [step.name for step in (tmp_path / 'run' / 'checkpoints').iterdir()] == ['2']
   monkeypatch.setattr(tracking.MetricsLog, 'write', write)
-  train.train(_config(training_set, epochs=2), tmp_path / 'run')
+  train.train(small_config(training_set.directory, epochs=2), tmp_path / 'run')
   assert [row['step'] for row in tracking.read_metrics(tmp_path / 'run')] == list(range(1, 9))
 
 
