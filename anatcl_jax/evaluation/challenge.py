@@ -54,13 +54,13 @@ def evaluate(target: Target, table: pandas.DataFrame, seen: np.ndarray, inputs: 
     raise UserError(f'task {target.task.name}: the encoder was trained on some of the test scans; '
                     'pretrain on the split train alone')
   target = dataclasses.replace(target, classes=())
-  site = _site_target(target, table['site'].astype(str).to_numpy()[target.rows])
+  site = _site_target(target, table['site'].astype(str).to_numpy()[target.rows], sides)
   splits = [(sides[_TRAIN], sides[_INTERNAL]), (sides[_TRAIN], sides[_EXTERNAL])]
   protocol = Protocol(target, splits, 'fitted on the split train, tested on internal_test and '
                                       'external_test')
   weights = statistics.resample_weights(target, splits, settings.bootstrap, settings.seed)
-  inner = [grouped_folds(side.select(sides[_TRAIN]), settings.inner_folds, settings.seed)
-           for side in (target, site)]
+  # The same folds for age and site: many sites have too few people for folds of their own.
+  inner = grouped_folds(target.select(sides[_TRAIN]), settings.inner_folds, settings.seed)
   return [_evaluate_one(protocol, site, name, variants, inner, weights, settings)
           for name, variants in inputs.items()]
 
@@ -79,21 +79,26 @@ def predict_site(x: np.ndarray, site: Target, split: Split, inner: list[Split],
   return search.fit(x[split[0]], site.values[split[0]].astype(int)).predict(x[split[1]])
 
 
-def _site_target(target: Target, names: np.ndarray) -> Target:
-  sites, codes = np.unique(names, return_inverse=True)
+def _site_target(target: Target, names: np.ndarray, sides: dict[str, np.ndarray]) -> Target:
+  """The site of each scan among those of training; external ones are never asked for."""
+  sites = np.unique(names[sides[_TRAIN]])
+  if unknown := sorted(set(names[sides[_INTERNAL]]) - set(sites)):
+    raise UserError(f'task {target.task.name}: {_INTERNAL} has sites that {_TRAIN} lacks: '
+                    f'{listed(unknown)}')
+  codes = np.searchsorted(sites, names)
   return dataclasses.replace(target, task=Task('site', 'site', CLASSIFICATION),
                              values=codes.astype(float), classes=tuple(sites))
 
 
 def _evaluate_one(protocol: Protocol, site: Target, name: str, variants: Variants,
-                  inner: list[list[Split]], weights: list[np.ndarray],
+                  inner: list[Split], weights: list[np.ndarray],
                   settings: Settings) -> Scored:
   tried = []
   for x in variants:
     probe = estimators.MEAN if name == estimators.MEAN else 'linear'
-    ages = [estimators.predict(Fit(probe, x, protocol.target, split, inner[0], settings.seed)
+    ages = [estimators.predict(Fit(probe, x, protocol.target, split, inner, settings.seed)
                                ).prediction for split in protocol.splits]
-    sites = predict_site(x, site, protocol.splits[0], inner[1], settings.seed)
+    sites = predict_site(x, site, protocol.splits[0], inner, settings.seed)
     tried.append(_scored(protocol, site, name, ages, sites, weights))
   return median_variant(tried)
 

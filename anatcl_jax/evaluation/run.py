@@ -172,35 +172,3 @@ def _joined(parts: list[pandas.DataFrame], columns: tuple[str, ...]) -> pandas.D
   parts = [part for part in parts if len(part)]
   return pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame(columns=columns)
 
-
-def results_table(evaluation: Evaluation) -> pandas.DataFrame:
-  """A row for each task, representation and metric; of a task that was refused, one with its note."""
-  rows = []
-  for outcome in evaluation.outcomes:
-    for metric in METRICS[outcome.task.kind] if not outcome.refused else [outcome.task.main_metric]:
-      folds = np.array(outcome.fold_scores.get(metric, []))
-      finite = folds[np.isfinite(folds)]
-      low, high = outcome.interval.get(metric, (np.nan, np.nan))
-      rows.append({
-          'task': outcome.task.name, 'features': outcome.features, 'metric': metric,
-          'mean': finite.mean() if len(finite) else np.nan,
-          'sd': finite.std(ddof=1) if len(finite) > 1 else np.nan, 'low': low, 'high': high,
-          'n': len(outcome.truth), 'folds': len(folds), 'estimator': outcome.estimator,
-          'subjects': len(set(outcome.participant_id)), 'unit': outcome.task.unit,
-          'classes': ' / '.join(f'{name} {np.sum(outcome.truth == name)}'
-                                for name in outcome.classes), 'note': outcome.note})
-  return pandas.DataFrame(rows)
-
-
-def predictions_table(evaluation: Evaluation) -> pandas.DataFrame:
-  """A row for each scan, task, representation and estimator: what was predicted out of fold."""
-  parts = []
-  for outcome in evaluation.outcomes:
-    binary = outcome.probability is not None and len(outcome.classes) == 2
-    parts.append(pandas.DataFrame({
-        'participant_id': outcome.participant_id, 'session': outcome.session,
-        'task': outcome.task.name, 'features': outcome.features, 'estimator': outcome.estimator,
-        'fold': outcome.fold, 'truth': outcome.truth.astype(object),
-        'prediction': outcome.prediction.astype(object),
-        'probability': outcome.probability[:, 1] if binary else np.nan}))
-  return pandas.concat([part for part in parts if len(part)], ignore_index=True)

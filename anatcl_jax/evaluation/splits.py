@@ -27,9 +27,9 @@ def grouped_folds(target: Target, folds: int, seed: int) -> list[Split]:
   Raises:
     UserError: not even two folds can be made.
   """
-  people = class_sizes(target) if target.classes else [len(set(target.groups))]
+  people = [size for size in class_sizes(target) if size] or [len(set(target.groups))]
   folds = min([folds, *people])
-  if folds < 2:
+  if folds < 2 or target.classes and len(people) < 2:
     raise UserError(f'task {target.task.name}: too few people for two folds')
   splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
   zeros = np.zeros(len(target.rows))
@@ -44,12 +44,12 @@ def seen_and_unseen(target: Target, seen: np.ndarray) -> list[Split]:
     UserError: one side is empty, or lacks a class.
   """
   split = np.flatnonzero(seen[target.rows]), np.flatnonzero(~seen[target.rows])
-  for side, name in zip(split, ('trained on', 'held out')):
-    lacking = set(range(len(target.classes))) - set(target.values[side])
-    if len(side) < 2 or lacking:
-      raise UserError(f'task {target.task.name}: the {len(side)} scans {name} in pretraining '
-                      f'{"lack a class" if lacking else "are too few"}; try '
-                      '--config.protocol=cross_validation')
+  if target.classes:     # a site that one side lacks can't be learned, or not be tested
+    shared = set(target.values[split[0]]) & set(target.values[split[1]])
+    split = tuple(side[np.isin(target.values[side], list(shared))] for side in split)
+  if min(map(len, split)) < 2 or target.classes and len(shared) < 2:
+    raise UserError(f'task {target.task.name}: too few of the scans trained on, or of those held '
+                    'out in pretraining, have a value; try --config.protocol=cross_validation')
   return [check_apart(target.groups, split)]
 
 

@@ -1,0 +1,151 @@
+"""The files that an evaluation leaves, and its table for the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import pandas
+
+from anatcl_jax.errors import UserError
+from anatcl_jax.evaluation.results import Evaluation, Outcome
+from anatcl_jax.evaluation.tasks import METRICS
+
+_SHORT = {'mae': 'MAE', 'r2': 'R2', 'pearson_r': 'r', 'balanced_accuracy': 'balanced accuracy',
+          'roc_auc': 'ROC-AUC', 'average_precision': 'average precision',
+          'challenge_score': 'challenge score', 'mae_external': 'MAE external',
+          'mae_internal': 'MAE internal', 'site_balanced_accuracy': 'balanced accuracy of site'}
+
+
+def results_table(evaluation: Evaluation) -> pandas.DataFrame:
+  """A row a task, representation and metric; of a task that was refused, one row with its note."""
+  rows = []
+  for outcome in evaluation.outcomes:
+    for metric in METRICS[outcome.task.kind] if not outcome.refused else [outcome.task.main_metric]:
+      mean, sd = mean_and_sd(outcome, metric)
+      low, high = outcome.interval.get(metric, (np.nan, np.nan))
+      rows.append({
+          'task': outcome.task.name, 'features': outcome.features, 'metric': metric,
+          'mean': mean, 'sd': sd, 'low': low, 'high': high, 'n': len(outcome.truth),
+          'folds': len(outcome.fold_scores.get(metric, [])), 'estimator': outcome.estimator,
+          'subjects': len(set(outcome.participant_id)), 'unit': outcome.task.unit,
+          'classes': class_counts(outcome), 'note': outcome.note})
+  return pandas.DataFrame(rows)
+
+
+def mean_and_sd(outcome: Outcome, metric: str) -> tuple[float, float]:
+  """Over the folds where the metric is defined; NaN where there are too few."""
+  folds = np.array(outcome.fold_scores.get(metric, []), float)
+  folds = folds[np.isfinite(folds)]
+  return (float(folds.mean()) if len(folds) else np.nan,
+          float(folds.std(ddof=1)) if len(folds) > 1 else np.nan)
+
+
+def class_counts(outcome: Outcome) -> str:
+  """`CN 40 / AD 22`, and nothing of a regression."""
+  return ' / '.join(f'{name} {np.sum(outcome.truth == name)}' for name in outcome.classes)
+
+
+def predictions_table(evaluation: Evaluation) -> pandas.DataFrame:
+  """A row a scan, task, representation and estimator: what was predicted out of fold.
+
+  `probability` is that of the positive class, where there are two.
+  """
+  parts = []
+  for outcome in evaluation.outcomes:
+    if outcome.refused:
+      continue
+    binary = outcome.probability is not None and len(outcome.classes) == 2
+    parts.append(pandas.DataFrame({
+        'participant_id': outcome.participant_id, 'session': outcome.session,
+        'task': outcome.task.name, 'features': outcome.features, 'estimator': outcome.estimator,
+        'fold': outcome.fold, 'truth': outcome.truth.astype(object),
+        'prediction': outcome.prediction.astype(object),
+        'probability': outcome.probability[:, 1] if binary else np.nan}))
+  return pandas.concat(parts, ignore_index=True)
+
+
+def write_tables(evaluation: Evaluation, out: pathlib.Path) -> list[str]:
+  """Writes every table that has rows, as TSV, and made.json; returns their names.
+
+  Raises:
+    UserError: `out` can't be written.
+  """
+  tables = {'results': results_table(evaluation), 'predictions': predictions_table(evaluation),
+            'comparisons': evaluation.comparisons, 'leakage': evaluation.leakage,
+            'leave_one_site_out': evaluation.leave_one_site_out,
+            'reliability': evaluation.reliability, 'learning_curves': evaluation.learning_curves}
+  texts = {f'{name}.tsv': table.to_csv(sep='\t', index=False, na_rep='n/a', float_format='%.6g')
+           for name, table in tables.items() if len(table)}
+  texts['made.json'] = json.dumps(
+      evaluation.made | {'synthetic': evaluation.synthetic, 'notes': evaluation.notes},
+      indent=1, default=str) + '\n'
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+    for name in {f'{name}.tsv' for name in tables} - set(texts):
+      (out / name).unlink(missing_ok=True)     # of a run before this one
+    for name, text in texts.items():
+      temporary = out / f'.{name}.writing'
+      temporary.write_text(text, encoding='utf-8')
+      os.replace(temporary, out / name)
+  except OSError as error:
+    raise UserError(f'{out}: can\'t be written ({error.strerror}); choose another '
+                    '--config.out') from None
+  return list(texts)
+
+
+def summary(evaluation: Evaluation) -> str:
+  """The results as a table for the terminal: a block a task, its main metric with the interval."""
+  blocks = []
+  for name in dict.fromkeys(outcome.task.name for outcome in evaluation.outcomes):
+    own = [outcome for outcome in evaluation.outcomes if outcome.task.name == name]
+    if own[0].refused:
+      blocks.append(f'{name}: not done. {own[0].note}')
+    else:
+      blocks.append(_block(own))
+  if len(evaluation.reliability):
+    blocks.append('test-retest reliability\n' + _aligned(
+        [('', 'identification (chance)', 'ICC(2,1), median (5 % to 95 %)', 'people')]
+        + [(row.features, f'{row.identification:.2f} ({row.chance:.2f})',
+            f'{row.icc_median:.2f} ({row.icc_low:.2f} to {row.icc_high:.2f})', str(row.subjects))
+           for row in evaluation.reliability.itertuples()]))
+  if evaluation.synthetic:
+    blocks.insert(0, 'SYNTHETIC subjects: figures say that the path works, nothing about people')
+  return '\n\n'.join(blocks)
+
+
+def _block(outcomes: list[Outcome]) -> str:
+  first = outcomes[0]
+  metrics = list(METRICS[first.task.kind])
+  metrics = [first.task.main_metric] + [m for m in metrics if m != first.task.main_metric]
+  several = len({outcome.estimator for outcome in outcomes} - {'mean'}) > 1
+  unit = f' ({first.task.unit})' if first.task.unit else ''
+  people = len(set(first.participant_id))
+  scans = f', {len(first.truth)} scans' if len(first.truth) != people else ''
+  counts = class_counts(first)
+  folds = len(first.fold_scores[metrics[0]])
+  title = (f'{first.task.name}: {people} people{scans} predicted'
+           + (f' ({counts})' if counts else '') + (f' in {folds} folds' if folds > 1 else ''))
+  rows = [('', f'{_SHORT.get(metrics[0], metrics[0])}{unit}', '95 % interval',
+           *(_SHORT.get(metric, metric) for metric in metrics[1:]))]
+  for outcome in outcomes:
+    low, high = outcome.interval[metrics[0]]
+    label = outcome.features + (f', {outcome.estimator}' if several and
+                                outcome.estimator != 'mean' else '')
+    rows.append((label, _figure(mean_and_sd(outcome, metrics[0])[0]),
+                 f'{_figure(low)} to {_figure(high)}',
+                 *(_figure(mean_and_sd(outcome, metric)[0]) for metric in metrics[1:])))
+  return f'{title}\n{_aligned(rows)}'
+
+
+def _figure(value: float) -> str:
+  return '-' if np.isnan(value) else f'{value:.2f}' if abs(value) >= 1 else f'{value:.3f}'
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> str:
+  widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+  return '\n'.join('  ' + '  '.join(
+      text.ljust(width) if column == 0 else text.rjust(width)
+      for column, (text, width) in enumerate(zip(row, widths))).rstrip() for row in rows)

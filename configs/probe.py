@@ -1,0 +1,62 @@
+"""What frozen features know: probes of a trained encoder beside its baselines.
+
+Arguments follow a colon, joined by commas:
+
+    configs/probe.py:demo                 the run and the SYNTHETIC subjects of configs/pretrain.py:demo
+    configs/probe.py:cohort=adni          the tasks of a cohort: openbhb, adni, oasis3, schizconnect,
+                                          abide1 (configs/tasks.py)
+
+For example
+
+    python -m anatcl_jax.probe --config=configs/probe.py --config.checkpoint=runs/mine
+    python -m anatcl_jax.probe --config=configs/probe.py:cohort=adni \\
+        --config.checkpoint=global=runs/global,local=runs/local --config.data_dir=data/adni
+    python -m anatcl_jax.probe --config=configs/probe.py --config.features=ours.tsv,theirs=other.tsv \\
+        --config.participants=participants.tsv --config.tasks=age,mmse
+"""
+
+import pathlib
+
+from ml_collections import ConfigDict
+
+from anatcl_jax.config import parse_arguments
+
+
+def get_config(arguments=None):
+  chosen = parse_arguments(arguments, demo=False, cohort='demographics')
+  config = ConfigDict()
+
+  # What is evaluated; several are separated by commas, each perhaps with a name before an `=`
+  config.checkpoint = ''               # workdirs or converted weights, applied to data_dir
+  config.features = ''                 # tables that `python -m anatcl_jax.features` made before
+
+  # Whose scans
+  config.data_dir = ''                 # shards; of a single workdir, those that it was trained on
+  config.participants = ''             # a TSV, in place of data_dir, for tables of features
+  config.trained_on = ''               # workdirs that made the tables: who they saw isn't predicted
+
+  # What is predicted
+  config.tasks = chosen.cohort         # names of tasks and of cohorts, and thickness:lh_insula
+  config.task_file = str(pathlib.Path(__file__).with_name('tasks.py'))
+
+  # How
+  config.estimators = 'linear'         # and svm, mlp
+  config.protocol = 'auto'             # of people seen in pretraining: auto fits on them and tests
+                                       # on the others, cross_validation leaves them out
+  config.folds = 5                     # by participant, stratified
+  config.inner_folds = 5               # of the grid search
+  config.fewest = 10                   # people a class
+  config.bootstrap = 1000              # samples of people, for 95 % intervals
+  config.untrained_seeds = 3           # the one of median score is shown; 0 leaves it out
+  config.learning_curve = 'auto'       # numbers of labelled people such as 25,50,100; or none
+  config.leave_one_site_out = True
+  config.seed = 0
+  config.jobs = 0                      # processes; 0 takes one a core
+  config.batch_size = 32               # of volumes through the encoder
+
+  config.out = ''                      # default: probe/ of the workdir, else runs/probe
+
+  if chosen.demo:
+    config.checkpoint = 'demo=runs/pretrain-demo-global-tiny-fold0'
+    config.tasks = 'age,sex,site,thickness:lh_superiortemporal'
+  return config
