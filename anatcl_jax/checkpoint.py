@@ -17,7 +17,7 @@ from anatcl_jax.step import TrainState
 
 # A run may be resumed with other values of these: they do not change what the state means.
 _HARMLESS = {'epochs', 'log_every_steps', 'checkpoint_every_epochs', 'keep_checkpoints', 'mapper',
-             'reader_threads', 'data_dir'}
+             'reader_threads', 'data_dir', 'data'}
 
 
 class Checkpoints:
@@ -61,6 +61,34 @@ class Checkpoints:
   def __exit__(self, *_) -> None:
     self._manager.wait_until_finished()
     self._manager.close()
+
+
+def read_parameters(workdir: pathlib.Path) -> tuple[int, Any, Any]:
+  """Step, parameters {encoder, head} and BatchNorm's statistics of the newest checkpoint, as NumPy.
+
+  Needs neither the run's devices nor its optimizer.
+
+  Raises:
+    UserError: the workdir has no checkpoint.
+    RunFailure: the newest is damaged.
+  """
+  directory = (workdir / 'checkpoints').resolve()
+  steps = ocp.utils.checkpoint_steps(directory) if directory.is_dir() else []
+  if not steps:
+    raise UserError(f'{workdir} has no checkpoint yet; its run saves the first one at the end of '
+                    'an epoch')
+  state = directory / str(max(steps)) / 'state'
+  try:
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+      shapes = reader.metadata(state).item_metadata.tree
+      wanted = {name: shapes[name] for name in ('params', 'batch_stats')}
+      restored = reader.restore(state, args=ocp.args.PyTreeRestore(
+          item=wanted, partial_restore=True, restore_args=jax.tree.map(
+              lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)))
+  except Exception as error:  # whatever Orbax and TensorStore make of damaged files
+    raise RunFailure(f'{state} can\'t be read ({(str(error).splitlines() or [""])[0][:120]}); '
+                     'remove that checkpoint to use the one before it') from None
+  return max(steps), restored['params'], restored['batch_stats']
 
 
 def check_config(workdir: pathlib.Path, config: dict[str, Any]) -> None:

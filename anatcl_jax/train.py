@@ -54,7 +54,9 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     raise UserError(f'batch_size {config.batch_size} is more than the {len(train_records)} scans '
                     f'to train on in {config.data_dir}; choose a smaller one')
   program = _compile(config, mesh, steps_per_epoch)
-  check_config(workdir, config.to_dict() | {'data_identity': data.identity()})
+  check_config(workdir, config.to_dict() | {
+      'data_identity': data.identity(),
+      'data': {'grid': data.info['grid'], 'synthetic': data.synthetic}})
 
   with (signals.StopSignal() as stop,
         Checkpoints(workdir, config.keep_checkpoints) as checkpoints):
