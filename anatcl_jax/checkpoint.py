@@ -17,7 +17,7 @@ from anatcl_jax.step import TrainState
 
 # A run may be resumed with other values of these: they do not change what the state means.
 _HARMLESS = {'epochs', 'log_every_steps', 'checkpoint_every_epochs', 'keep_checkpoints', 'mapper',
-             'reader_threads', 'data_dir', 'data'}
+             'reader_threads', 'data_dir', 'data', 'probe_every_epochs', 'report_at_end'}
 
 
 class Checkpoints:

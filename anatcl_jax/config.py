@@ -79,7 +79,8 @@ def check_values(config: ml_collections.ConfigDict) -> None:
   for key, least in (('epochs', 1), ('batch_size', 2), ('views', 1), ('seed', 0),
                      ('decay_epochs', 1), ('feature_dim', 1), ('keep_checkpoints', 1),
                      ('log_every_steps', 1), ('checkpoint_every_epochs', 1),
-                     ('heldout_every_epochs', 1), ('reader_threads', 1)):
+                     ('heldout_every_epochs', 1), ('probe_every_epochs', 0),
+                     ('reader_threads', 1)):
     if config[key] < least:
       raise UserError(f'config.{key} is {config[key]}, must be at least {least}')
   for key in ('learning_rate', 'decay', 'loss.temperature', 'loss.base_temperature',

@@ -85,6 +85,17 @@ def make_eval_step(encoder: nn.Module, head: nn.Module, loss_config: Any, views:
   return eval_step
 
 
+def make_encode_step(encoder: nn.Module, axis_name: str) -> Callable[[TrainState, Batch], jax.Array]:
+  """The frozen encoder's features [N, F] of the whole batch, gathered from all devices."""
+
+  def encode_step(state: TrainState, batch: Batch) -> jax.Array:
+    features = encoder.apply({'params': state.params['encoder'], 'batch_stats': state.batch_stats},
+                             batch['volume'][..., None], False)
+    return jax.lax.all_gather(features, axis_name, tiled=True)
+
+  return encode_step
+
+
 def _loss(head, params, features, batch, loss_config, views, axis_name):
   embeddings = head.apply({'params': params['head']}, features)
   # Without augmentation the views are identical: one is encoded and stands for all of them.

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from anatcl_jax import models, optim, parallel, report, signals, step, tracking
+from anatcl_jax import (models, online_probe, optim, parallel, report, signals, step,
+                        tracking)
 from anatcl_jax.checkpoint import Checkpoints, check_config
 from anatcl_jax.config import check_values, crop_sizes
 from anatcl_jax.data import attributes, make_shards, pipeline, shards
@@ -29,6 +30,7 @@ class Program:
   init: Callable[[jax.Array, tuple[int, ...]], step.TrainState]
   train_step: Callable[[step.TrainState, step.Batch], tuple[step.TrainState, step.Metrics]]
   eval_step: Callable[[step.TrainState, step.Batch], step.Metrics]
+  encode_step: Callable[[step.TrainState, step.Batch], jax.Array]
   learning_rate: Callable[[int], jax.Array]
 
 
@@ -64,7 +66,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     statistics = attributes.fit_attributes(raw_attributes, train_records, config.loss.terms)
     crop = crop_sizes(config.crop)
     state = program.init(jax.random.key(config.seed), data.volume_shape(crop))
-    state = parallel.replicate(state, mesh)
+    state = fresh = parallel.replicate(state, mesh)
     if checkpoints.latest_step is not None:
       state, statistics = checkpoints.restore(state)
     reader = pipeline.Reader(data, attributes.normalize_attributes(
@@ -72,6 +74,14 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     heldout = pipeline.heldout_batches(heldout_records, config.batch_size, mesh.size)
     first, last = int(state.step), config.epochs * steps_per_epoch
     _describe(config, reader, (train_records, heldout_records), heldout, state, mesh, first, last)
+
+    probe = None
+    if config.probe_every_epochs and first < last:
+      probe = online_probe.make(
+          program.encode_step, reader, train_records, heldout_records, mesh,
+          batch_size=config.batch_size, threads=config.reader_threads, seed=config.seed)
+      probe = probe and probe.beside(fresh)
+    del fresh
 
     # ---- Loop -----------------------------------------------------------------------------------
     batches = pipeline.train_batches(reader, train_records, config.batch_size, config.seed,
@@ -92,6 +102,8 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
           row = progress.take_row() | {'learning_rate': program.learning_rate(done - 1)}
           if done in (1, last) or (ends_epoch and epoch % config.heldout_every_epochs == 0):
             row |= _evaluate(program, state, reader, heldout, mesh, done)
+          if probe and (done == last or ends_epoch and epoch % config.probe_every_epochs == 0):
+            row |= probe(state)
           log.write(done, epoch, row)
           progress.say(f'{epoch}/{config.epochs}', row)
         stopping, = signals.on_any_process(stop.received)
@@ -121,6 +133,8 @@ def _compile(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh,
       functools.partial(step.init_state, encoder, head, optimizer),
       parallel.map_over_devices(train_step, mesh, config.mapper, donate_state=True),
       parallel.map_over_devices(eval_step, mesh, config.mapper),
+      parallel.map_over_devices(step.make_encode_step(encoder, parallel.AXIS), mesh,
+                                config.mapper),
       schedule)
 
 

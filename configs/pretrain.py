@@ -77,6 +77,8 @@ def get_config(arguments=None):
   config.mapper = 'jit'                # or pmap
   config.log_every_steps = 50
   config.heldout_every_epochs = 1
+  config.probe_every_epochs = 0        # age, sex and site from frozen features; 0: never
+  config.report_at_end = False         # the probe and its report when the run is done
   config.checkpoint_every_epochs = 1
   config.keep_checkpoints = 3
 

@@ -11,11 +11,11 @@ import numpy as np
 from anatcl_jax.evaluation import estimators, metrics, splits, statistics
 from anatcl_jax.evaluation.estimators import Fit, Predicted
 from anatcl_jax.evaluation.representations import Variants
-from anatcl_jax.evaluation.results import BASELINES, Outcome
+from anatcl_jax.evaluation.results import Outcome, is_baseline
 from anatcl_jax.evaluation.splits import Split
 from anatcl_jax.evaluation.tasks import METRICS, Target
 
-PROTOCOLS = ('auto', 'heldout', 'cross_validation')
+PROTOCOLS = ('auto', 'cross_validation')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,10 +149,10 @@ def comparisons(scored: list[Scored]) -> list[dict]:
   """
   rows = []
   for i, one in enumerate(scored):
-    if one.outcome.features in BASELINES:
+    if is_baseline(one.outcome.features):
       continue
     for j, other in enumerate(scored):
-      if other.outcome.features not in BASELINES and j <= i:
+      if not is_baseline(other.outcome.features) and j <= i:
         continue
       if other.outcome.estimator in (one.outcome.estimator, estimators.MEAN):
         rows.append(_compare(one, other))
@@ -165,6 +165,7 @@ def _compare(one: Scored, other: Scored) -> dict:
   sign = 1 if METRICS[task.kind][metric] else -1
   differences = sign * (np.array(one.outcome.fold_scores[metric])
                         - np.array(other.outcome.fold_scores[metric]))
+  differences = differences[np.isfinite(differences)]      # a fold may lack what a metric needs
   samples = sign * (one.samples[metric] - other.samples[metric])
   low, high = statistics.interval(samples)
   sizes = np.mean([[len(fit), len(test)] for fit, test in one.protocol.splits], 0)
@@ -172,6 +173,6 @@ def _compare(one: Scored, other: Scored) -> dict:
   test = 'corrected t' if len(differences) > 1 else 'bootstrap'
   return {'task': task.name, 'metric': metric, 'estimator': one.outcome.estimator,
           'features': one.outcome.features, 'against': other.outcome.features,
-          'difference': float(np.nanmean(differences)), 'low': low, 'high': high, 'test': test,
+          'difference': float(np.mean(differences)) if len(differences) else np.nan, 'low': low, 'high': high, 'test': test,
           't': t, 'p': p if len(differences) > 1 else statistics.bootstrap_p(samples),
           'n': len(one.outcome.truth), 'folds': len(differences)}

@@ -11,7 +11,13 @@ import pandas
 from anatcl_jax.evaluation.tasks import Task
 
 # Rows of `features` that stand beside every encoder.
-BASELINES = ('untrained', 'morphometry', 'covariates', 'mean')
+UNTRAINED = 'untrained'
+BASELINES = (UNTRAINED, 'morphometry', 'covariates', 'mean')
+
+
+def is_baseline(name: str) -> bool:
+  """Whether a row of `features` is a baseline; `untrained NAME` is one of a second architecture."""
+  return name in BASELINES or name.startswith(f'{UNTRAINED} ')
 
 
 @dataclasses.dataclass(frozen=True)
