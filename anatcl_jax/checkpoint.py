@@ -1,134 +1,215 @@
-"""Checkpoints of a run with Orbax: the training state, and what the state means."""
+"""Checkpoints of a run with Orbax: saving in the background, keeping some, and going on."""
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
+import math
 import pathlib
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import (AnyPreservationPolicy, EveryNSteps, LatestN,
+                                                  PreservationPolicy)
 
+from anatcl_jax import processes, stored
 from anatcl_jax.data.attributes import Statistics
-from anatcl_jax.errors import RunFailure, UserError
+from anatcl_jax.errors import RunFailure, Stopped, UserError
 from anatcl_jax.step import TrainState
 
-# A run may be resumed with other values of these: they do not change what the state means.
-_HARMLESS = {'epochs', 'log_every_steps', 'checkpoint_every_epochs', 'keep_checkpoints', 'mapper',
-             'reader_threads', 'data_dir', 'data', 'probe_every_epochs', 'report_at_end'}
+
+class _Best(PreservationPolicy):
+  """Keeps the step with the best value of a metric; the values come from the records."""
+
+  def __init__(self, values: dict[int, float], mode: str):
+    self.values = values
+    self._choose = min if mode == 'min' else max
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+    del context
+    known = [one.step for one in checkpoints if one.step in self.values]
+    best = self._choose(known, key=self.values.get) if known else None
+    return [one.step == best for one in checkpoints]
 
 
 class Checkpoints:
-  """The checkpoints of a workdir, saved in the background; use as a context manager."""
+  """Writes the checkpoints of a workdir, in the background; use as a context manager.
 
-  def __init__(self, workdir: pathlib.Path, keep: int):
-    self._manager = ocp.CheckpointManager(
-        (workdir / 'checkpoints').resolve(),
-        options=ocp.CheckpointManagerOptions(
-            preservation_policy=ocp.checkpoint_managers.LatestN(keep)))
+  The state is the same on all devices, so that process 0 writes alone and nothing waits for it.
+  """
 
-  @property
-  def latest_step(self) -> int | None:
-    return self._manager.latest_step()
+  def __init__(self, workdir: pathlib.Path, *, keep: int, every_steps: int = 0,
+               best_metric: str = '', best_mode: str = 'min'):
+    """Keeps the last `keep`, those at multiples of `every_steps`, and the best by a metric."""
+    self._directory = stored.directory_of(workdir)
+    self._metric = best_metric
+    self._error: str | None = None
+    self._manager, self._latest = None, None
+    if not processes.is_first():
+      return
+    known = stored.steps(workdir)
+    self._latest = known[0] if known else None
+    self._best = _Best(_metric_of_records(workdir, known, best_metric), best_mode)
+    policies = [LatestN(keep), self._best]
+    if every_steps:
+      policies.append(EveryNSteps(every_steps))
+    with self._noting_errors():
+      self._directory.mkdir(exist_ok=True)
+      self._manager = ocp.CheckpointManager(
+          self._directory, options=ocp.CheckpointManagerOptions(
+              create=False, lightweight_initialize=True,
+              preservation_policy=AnyPreservationPolicy(policies), cleanup_tmp_directories=True,
+              multiprocessing_options=ocp.options.MultiprocessingOptions(
+                  primary_host=0, active_processes={0}, barrier_sync_key_prefix='checkpoints')))
+    if self._error:
+      raise RunFailure(self._error)
 
-  def save(self, state: TrainState, statistics: Statistics) -> None:
-    """Saves state and the statistics of the attributes under the state's step."""
+  def save(self, state: TrainState, statistics: Statistics, metrics: dict[str, float]) -> None:
+    """Saves state and the statistics of the attributes under the state's step.
+
+    Args:
+      metrics: those measured after this step, among them perhaps the one that says what is best.
+    """
     step = int(state.step)
-    if step != self.latest_step:
-      self._manager.save(step, args=ocp.args.Composite(
-          state=ocp.args.StandardSave(state),
-          statistics=ocp.args.JsonSave(jax.tree.map(np.ndarray.tolist, statistics))))
+    if self._manager is None or self._error or step == self._latest:
+      return
+    # Own memory: the next step overwrites the state's.
+    arrays = jax.tree.map(lambda leaf: np.array(leaf), state)
+    metrics = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+    if self._metric in metrics:
+      self._best.values[step] = metrics[self._metric]
+    content = {'statistics': jax.tree.map(np.ndarray.tolist, statistics), 'metrics': metrics}
+    with self._noting_errors():
+      self._manager.save(step, args=ocp.args.Composite(**{
+          stored.STATE: ocp.args.StandardSave(arrays),
+          stored.RECORD: ocp.args.JsonSave(stored.sealed(content, arrays))}))
+    self._latest = step
 
-  def restore(self, like: TrainState) -> tuple[TrainState, Statistics]:
-    """The latest state, placed as `like` is, and the statistics saved with it."""
+  def failed(self) -> bool:
+    """Whether a checkpoint could not be written, as far as is known by now."""
+    if self._manager is not None and not self._error:
+      with self._noting_errors():
+        self._manager.check_for_errors()
+    return bool(self._error)
+
+  def failure(self) -> RunFailure:
+    """What a run ends with on all its processes when `failed` is true on any."""
+    return RunFailure(self._error or 'process 0 can\'t write checkpoints; its last line says why')
+
+  @contextlib.contextmanager
+  def _noting_errors(self) -> Iterator[None]:
+    """Whatever Orbax, TensorStore and the file system make of a full disk becomes one line."""
     try:
-      restored = self._manager.restore(self.latest_step, args=ocp.args.Composite(
-          state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like)),
-          statistics=ocp.args.JsonRestore()))
-    except Exception as error:  # whatever Orbax and TensorStore make of damaged files
-      raise RunFailure(f'checkpoint {self.latest_step} in {self._manager.directory} can\'t be read '
-                       f'({(str(error).splitlines() or [""])[0][:120]}); remove it to go on from '
-                       'the one before it') from None
-    statistics = {term: {name: np.asarray(values, np.float32) for name, values in own.items()}
-                  for term, own in restored['statistics'].items()}
-    return restored['state'], statistics
+      yield
+    except Exception as error:
+      what = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+      self._error = (f'a checkpoint can\'t be written to {self._directory} ({what}); those before '
+                     'it are whole: make room, and the same command goes on from the last')
 
   def __enter__(self) -> Checkpoints:
     return self
 
-  def __exit__(self, *_) -> None:
-    self._manager.wait_until_finished()
-    self._manager.close()
+  def __exit__(self, kind: type | None, *_) -> None:
+    if self._manager is not None:
+      for finish in (self._manager.wait_until_finished, self._manager.close):
+        with self._noting_errors():
+          finish()
+      if self._error:
+        for unfinished in self._directory.glob('*.orbax-checkpoint-tmp*'):
+          shutil.rmtree(unfinished, ignore_errors=True)
+    if kind is None or issubclass(kind, Stopped):   # on all processes, then
+      if any(processes.on_any(bool(self._error))):
+        raise self.failure() from None
+
+
+def restore(workdir: pathlib.Path, like: TrainState) -> tuple[TrainState, Statistics] | None:
+  """The newest whole checkpoint as NumPy, and the statistics in it; None where there is none.
+
+  Damaged newer ones are moved to `damaged/` of the workdir, with a warning, so that they do not
+  stand in the way of those to come. All processes call it, and agree.
+
+  Raises:
+    RunFailure: there are checkpoints, and none is whole.
+  """
+  damaged = {}
+  for step in processes.of_first(stored.steps(workdir)):
+    try:
+      tree, content = stored.read(workdir, step)
+      state, why = _fill(like, tree), ''
+    except stored.Damaged as error:
+      why = str(error)
+    if not any(processes.on_any(bool(why))):
+      if processes.is_first():
+        for bad, reason in damaged.items():
+          print(f'warning: checkpoint {bad} is damaged ({reason}); it is now {_set_aside(workdir, bad)}'
+                f', and the run goes on from step {step}', file=sys.stderr)
+      processes.wait_for_all('restored')
+      return state, {term: {name: np.asarray(values, np.float32) for name, values in own.items()}
+                     for term, own in content['statistics'].items()}
+    damaged[step] = why or 'another process can\'t read it'
+  if damaged:
+    raise RunFailure(f'no checkpoint in {stored.directory_of(workdir)} is whole (step '
+                     + '; step '.join(f'{step}: {why}' for step, why in damaged.items())
+                     + '); restore one from a copy, or choose another --workdir to begin again')
+  return None
 
 
 def read_parameters(workdir: pathlib.Path) -> tuple[int, Any, Any]:
-  """Step, parameters {encoder, head} and BatchNorm's statistics of the newest checkpoint, as NumPy.
+  """Step, parameters {encoder, head} and BatchNorm's statistics, as NumPy, and writes nothing.
 
-  Needs neither the run's devices nor its optimizer.
+  They are of the newest whole checkpoint; that newer ones are damaged is said on stderr. Needs
+  neither the run's devices nor its optimizer.
 
   Raises:
     UserError: the workdir has no checkpoint.
-    RunFailure: the newest is damaged.
+    RunFailure: it has some, and none is whole.
   """
-  directory = (workdir / 'checkpoints').resolve()
-  steps = ocp.utils.checkpoint_steps(directory) if directory.is_dir() else []
+  steps = stored.steps(workdir)
   if not steps:
     raise UserError(f'{workdir} has no checkpoint yet; its run saves the first one at the end of '
                     'an epoch')
-  state = directory / str(max(steps)) / 'state'
-  try:
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-      shapes = reader.metadata(state).item_metadata.tree
-      wanted = {name: shapes[name] for name in ('params', 'batch_stats')}
-      restored = reader.restore(state, args=ocp.args.PyTreeRestore(
-          item=wanted, partial_restore=True, restore_args=jax.tree.map(
-              lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)))
-  except Exception as error:  # whatever Orbax and TensorStore make of damaged files
-    raise RunFailure(f'{state} can\'t be read ({(str(error).splitlines() or [""])[0][:120]}); '
-                     'remove that checkpoint to use the one before it') from None
-  return max(steps), restored['params'], restored['batch_stats']
+  for step in steps:
+    try:
+      state, _ = stored.read(workdir, step, ('params', 'batch_stats'))
+    except stored.Damaged as error:
+      print(f'warning: checkpoint {step} is damaged and passed over ({error})', file=sys.stderr)
+      continue
+    return step, state['params'], state['batch_stats']
+  raise RunFailure(f'no checkpoint in {stored.directory_of(workdir)} is whole; restore one from a '
+                   'copy, or use another workdir')
 
 
-def check_config(workdir: pathlib.Path, config: dict[str, Any]) -> None:
-  """Writes config.json to a workdir; where it holds checkpoints, checks that they are of this run.
-
-  Raises:
-    UserError: values differ that change what the checkpoints mean; the text shows them.
-  """
-  path = workdir / 'config.json'
-  if path.is_file() and any(
-      step.name.isdigit() for step in (workdir / 'checkpoints').glob('*')):
-    old, new = _flat(_read_json(path)), _flat(json.loads(json.dumps(config)))
-    changed = [f'{key} {old.get(key)!r} -> {new.get(key)!r}' for key in sorted({*old, *new})
-               if old.get(key) != new.get(key) and key.split('.')[0] not in _HARMLESS]
-    if changed:
-      raise UserError(f'{workdir} holds a run with another config ({"; ".join(changed)}); '
-                      'choose another --workdir')
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix('.writing')
-    temporary.write_text(json.dumps(config, indent=1) + '\n')
-    os.replace(temporary, path)
-  except OSError as error:
-    raise UserError(f'{workdir}: can\'t be written ({error.strerror}); choose another --workdir'
-                    ) from None
+def _fill(like: TrainState, tree: dict[str, Any]) -> TrainState:
+  """The arrays of a nested dict in the structure of `like`."""
+  arrays = stored.by_name(tree)
+  wanted = stored.by_name(like)
+  differing = [name for name in sorted(arrays | wanted)
+               if getattr(arrays.get(name), 'shape', None) != getattr(wanted.get(name), 'shape', 0)
+               or arrays[name].dtype != wanted[name].dtype]
+  if differing:
+    raise stored.Damaged(f'{differing[0]} is not of this run\'s model or optimizer')
+  return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in wanted])
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-  try:
-    return json.loads(path.read_text())
-  except (OSError, ValueError):
-    raise UserError(f'{path} is damaged, so that the run can\'t be gone on with; restore it or '
-                    'choose another --workdir') from None
+def _set_aside(workdir: pathlib.Path, step: int) -> pathlib.Path:
+  aside = workdir / 'damaged' / str(step)
+  aside.parent.mkdir(exist_ok=True)
+  shutil.rmtree(aside, ignore_errors=True)
+  (stored.directory_of(workdir) / str(step)).rename(aside)
+  return aside
 
 
-def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat = {}
-  for key, value in tree.items():
-    if isinstance(value, dict):
-      flat |= _flat(value, f'{prefix}{key}.')
-    else:
-      flat[prefix + key] = value
-  return flat
+def _metric_of_records(workdir: pathlib.Path, steps: list[int], metric: str) -> dict[int, float]:
+  values = {}
+  for step in steps:
+    try:
+      measured = stored.read_record(workdir, step)['content']['metrics']
+    except stored.Damaged:   # told when it is needed
+      continue
+    if metric in measured:
+      values[step] = measured[metric]
+  return values

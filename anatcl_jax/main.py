@@ -8,6 +8,11 @@ in --config.batch_size=64. A workdir holds config.json, metrics.jsonl, TensorBoa
 checkpoints and pictures; the same workdir again goes on where it stopped. SIGTERM and SIGINT
 (Ctrl-C) finish the step, save and exit with code 75: the same command goes on. Shards are made by
 `python -m anatcl_jax.prepare`.
+
+All devices of the machine are used. Several processes, one a machine or one a GPU, share a workdir
+and data_dir and run the same command; SLURM, Open MPI and GKE say which is which, elsewhere flags do:
+
+  python -m anatcl_jax.main --config=... --coordinator_address=host0:9871 --num_processes=2 --process_id=0
 """
 
 from __future__ import annotations
@@ -16,12 +21,27 @@ import pathlib
 
 from absl import app, flags, logging
 
-from anatcl_jax import command_line, errors, signals, train
+from anatcl_jax import command_line, errors, processes, signals, train
 
 _CONFIG, _PARSER = command_line.define_config('configs/pretrain.py:demo')
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Where results go, or the run to go on with (default: runs/ and the names of '
     'config, descriptor, encoder and fold)')
+_COORDINATOR = flags.DEFINE_string(
+    'coordinator_address', None, 'Several processes: host:port of process 0, where all of them meet '
+    '(default: JAX_COORDINATOR_ADDRESS, or found on SLURM, Open MPI and TPU)')
+_NUM_PROCESSES = flags.DEFINE_integer(
+    'num_processes', None, 'Several processes: how many (default: JAX_NUM_PROCESSES, or found)',
+    lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer(
+    'process_id', None, 'Several processes: which one this is, from 0 (default: JAX_PROCESS_ID, or '
+    'found)', lower_bound=0)
+_DISTRIBUTED = flags.DEFINE_bool(
+    'distributed', False, 'Several processes: ask the machine itself for them, as a Cloud TPU VM '
+    'needs; SLURM, Open MPI and GKE are noticed without')
+_HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
+    'heartbeat_timeout', 30, 'Several processes: seconds after which a silent one counts as dead '
+    'and the others stop with exit code 75', lower_bound=1)
 
 
 def main(argv: list[str]) -> None:
@@ -30,7 +50,10 @@ def main(argv: list[str]) -> None:
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)  # Orbax writes a dozen lines of INFO a checkpoint
   signals.stop_at_once()
-  train.train(_CONFIG.value, pathlib.Path(_WORKDIR.value or _default_workdir()))
+  processes.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value,
+                  detect=_DISTRIBUTED.value, heartbeat_timeout=_HEARTBEAT_TIMEOUT.value)
+  with processes.together():
+    train.train(_CONFIG.value, pathlib.Path(_WORKDIR.value or _default_workdir()))
 
 
 def _default_workdir() -> str:
@@ -43,5 +66,5 @@ def _default_workdir() -> str:
 
 
 if __name__ == '__main__':
-  with errors.reported():
+  with processes.leaving(), errors.reported():
     app.run(main, flags_parser=_PARSER)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from anatcl_jax.errors import UserError, check_name
@@ -15,7 +16,10 @@ MAPPERS = ('jit', 'pmap')
 
 
 def make_mesh(batch_size: int) -> jax.sharding.Mesh:
-  """All devices of all processes along the axis `batch`.
+  """All devices of all processes along the axis `batch`, those of process 0 first.
+
+  The rows of a batch then have the same order whatever the number of processes and devices;
+  jax.make_mesh may order devices by how they are wired.
 
   Raises:
     UserError: the global batch does not divide over them.
@@ -25,7 +29,9 @@ def make_mesh(batch_size: int) -> jax.sharding.Mesh:
     nearest = max(devices, round(batch_size / devices) * devices)
     raise UserError(f'batch_size {batch_size} does not divide over {devices} devices; '
                     f'try {nearest}')
-  return jax.make_mesh((devices,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+  ordered = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+  return jax.sharding.Mesh(np.array(ordered), (AXIS,),
+                           axis_types=(jax.sharding.AxisType.Auto,))
 
 
 def map_over_devices(function: Callable[..., Any], mesh: jax.sharding.Mesh, mapper: str = 'jit',

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: a run stops between two steps, all its processes after the same one."""
+"""SIGTERM and SIGINT: a run stops between two steps, all its processes after the same one (processes.on_any)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ import os
 import signal
 import threading
 from types import FrameType
-
-import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
 from anatcl_jax.errors import Stopped
 
@@ -51,10 +47,3 @@ def stop_at_once() -> None:
 
   for number in SIGNALS:
     signal.signal(number, stop)
-
-
-def on_any_process(*flags: bool) -> tuple[bool, ...]:
-  """Each flag, True on every process if it is on any; all processes call it after the same step."""
-  if jax.process_count() == 1:
-    return flags
-  return tuple(multihost_utils.process_allgather(np.array(flags)).any(axis=0).tolist())

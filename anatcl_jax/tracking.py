@@ -19,9 +19,13 @@ class MetricsLog:
   """Writes one row a step to metrics.jsonl and TensorBoard; use as a context manager.
 
   Rows after `resume_step` come from steps that will be taken again, and are removed on opening.
+  Of several processes one writes, and the log of the others does nothing.
   """
 
-  def __init__(self, workdir: pathlib.Path, resume_step: int = 0):
+  def __init__(self, workdir: pathlib.Path, resume_step: int = 0, writes: bool = True):
+    self._writes = writes
+    if not writes:
+      return
     self.path = workdir / 'metrics.jsonl'
     kept = [row for row in read_metrics(workdir) if row['step'] <= resume_step]
     temporary = self.path.with_suffix('.writing')
@@ -32,6 +36,8 @@ class MetricsLog:
                                               purge_step=resume_step + 1)
 
   def write(self, step: int, epoch: int, metrics: dict[str, float]) -> None:
+    if not self._writes:
+      return
     row = {'step': step, 'epoch': epoch, **{name: float(v) for name, v in metrics.items()}}
     self._file.write(json.dumps(row) + '\n')
     self._file.flush()
@@ -42,8 +48,9 @@ class MetricsLog:
     return self
 
   def __exit__(self, *_) -> None:
-    self._file.close()
-    self._events.close()
+    if self._writes:
+      self._file.close()
+      self._events.close()
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict]:
@@ -64,13 +71,14 @@ def read_metrics(workdir: pathlib.Path) -> list[dict]:
 class Progress:
   """A bar with subjects/s and ETA on a terminal; collects the metrics of steps into rows."""
 
-  def __init__(self, first_step: int, last_step: int, batch_size: int):
+  def __init__(self, first_step: int, last_step: int, batch_size: int, show: bool = True):
+    self._show = show
     self._done, self._last, self._batch_size = first_step, last_step, batch_size
     self._since_row: list[dict[str, float]] = []
     self._row_time = time.monotonic()
     # In a file, a bar is a mess of carriage returns: the lines of `say` stand there alone.
     self._bar = progress_bar(last_step * batch_size, 'train', 'subjects',
-                             initial=first_step * batch_size, show=sys.stderr.isatty())
+                             initial=first_step * batch_size, show=show and sys.stderr.isatty())
 
   def advance(self, metrics: dict[str, float]) -> None:
     """One more step is done."""
@@ -89,6 +97,8 @@ class Progress:
 
   def say(self, epoch: str, row: dict[str, float]) -> None:
     """A line that stays, above the bar."""
+    if not self._show:
+      return
     heldout = f', held out {row["heldout/loss"]:.4f}' if 'heldout/loss' in row else ''
     remaining = (self._last - self._done) * self._batch_size / row['subjects_per_second']
     tqdm.tqdm.write(f'epoch {epoch}, step {self._done}/{self._last}: loss {row["loss"]:.4f}'

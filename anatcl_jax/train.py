@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from anatcl_jax import (models, online_probe, optim, parallel, report, signals, step,
+from anatcl_jax import (models, online_probe, optim, parallel, processes, report, signals, step,
                         tracking)
-from anatcl_jax.checkpoint import Checkpoints, check_config
+from anatcl_jax.checkpoint import Checkpoints, restore
 from anatcl_jax.config import check_values, crop_sizes
 from anatcl_jax.data import attributes, make_shards, pipeline, shards
 from anatcl_jax.data.phantom import PhantomSettings
-from anatcl_jax.errors import RunFailure, Stopped, UserError, listed
+from anatcl_jax.errors import RunFailure, Stopped, UserError, check_name, listed
+from anatcl_jax.run_config import check_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,8 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """
   check_values(config)
   mesh = parallel.make_mesh(config.batch_size)
-  print(f'config:\n{config}', file=sys.stderr)
+  if processes.is_first():
+    print(f'config:\n{config}', file=sys.stderr)
 
   # ---- Data: shards, the fold held out, batches a step ------------------------------------------
   data = _open_data(config)
@@ -60,15 +62,14 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
       'data_identity': data.identity(),
       'data': {'grid': data.info['grid'], 'synthetic': data.synthetic}})
 
-  with (signals.StopSignal() as stop,
-        Checkpoints(workdir, config.keep_checkpoints) as checkpoints):
-    # ---- State: fresh, or from the latest checkpoint --------------------------------------------
+  with signals.StopSignal() as stop:
+    # ---- State: fresh, or from the newest whole checkpoint --------------------------------------
     statistics = attributes.fit_attributes(raw_attributes, train_records, config.loss.terms)
     crop = crop_sizes(config.crop)
     state = program.init(jax.random.key(config.seed), data.volume_shape(crop))
     state = fresh = parallel.replicate(state, mesh)
-    if checkpoints.latest_step is not None:
-      state, statistics = checkpoints.restore(state)
+    if saved := restore(workdir, state):
+      state, statistics = parallel.replicate(saved[0], mesh), saved[1]
     reader = pipeline.Reader(data, attributes.normalize_attributes(
         raw_attributes, statistics, config.loss.terms), crop)
     heldout = pipeline.heldout_batches(heldout_records, config.batch_size, mesh.size)
@@ -86,8 +87,12 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     # ---- Loop -----------------------------------------------------------------------------------
     batches = pipeline.train_batches(reader, train_records, config.batch_size, config.seed,
                                      range(first, last), config.reader_threads)
-    with (tracking.MetricsLog(workdir, first) as log,
-          tracking.Progress(first, last, config.batch_size) as progress):
+    with (Checkpoints(workdir, keep=config.keep_checkpoints,
+                      every_steps=config.keep_every_epochs * steps_per_epoch,
+                      best_metric=config.keep_best_metric,
+                      best_mode=config.keep_best_mode) as checkpoints,
+          tracking.MetricsLog(workdir, first, processes.is_first()) as log,
+          tracking.Progress(first, last, config.batch_size, processes.is_first()) as progress):
       upcoming = _to_devices(batches, mesh)
       for done in range(first + 1, last + 1):
         state, metrics = program.train_step(state, upcoming)
@@ -97,6 +102,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
             train_records, config.batch_size, config.seed, done - 1))
         progress.advance(metrics)
 
+        row = {}
         epoch, ends_epoch = -(-done // steps_per_epoch), done % steps_per_epoch == 0
         if done == 1 or ends_epoch or done % config.log_every_steps == 0:
           row = progress.take_row() | {'learning_rate': program.learning_rate(done - 1)}
@@ -104,18 +110,23 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
             row |= _evaluate(program, state, reader, heldout, mesh, done)
           if probe and (done == last or ends_epoch and epoch % config.probe_every_epochs == 0):
             row |= probe(state)
+          if done == 1:
+            _check_best_metric(config.keep_best_metric, row, bool(heldout))
           log.write(done, epoch, row)
           progress.say(f'{epoch}/{config.epochs}', row)
-        stopping, = signals.on_any_process(stop.received)
+        stopping, failed = processes.on_any(stop.received, checkpoints.failed())
+        if failed:
+          raise checkpoints.failure()
         if done == last or stopping or (
             ends_epoch and epoch % config.checkpoint_every_epochs == 0):
-          checkpoints.save(state, statistics)
+          checkpoints.save(state, statistics, row)
         if stopping and done < last:
           raise Stopped(f'step {done} of {last} is saved in {workdir}; the same command goes on '
                         'from there')
 
-  picture = report.training_curves(workdir, data.synthetic)
-  print(f'results: {workdir} (checkpoints/, metrics.jsonl, tensorboard/, {picture.name})')
+  if processes.is_first():
+    picture = report.training_curves(workdir, data.synthetic)
+    print(f'results: {workdir} (checkpoints/, metrics.jsonl, tensorboard/, {picture.name})')
 
 
 def _compile(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh,
@@ -143,8 +154,9 @@ def _open_data(config: ml_collections.ConfigDict) -> shards.ShardSet:
   directory = pathlib.Path(config.data_dir)
   if 'phantom' not in config:
     return shards.open_shards(directory)
-  if not (directory / 'dataset.json').is_file():
+  if not (directory / 'dataset.json').is_file() and processes.is_first():
     make_shards.make_phantom_shards(PhantomSettings(**config.phantom), directory)
+  processes.wait_for_all('shards')
   data = shards.open_shards(directory)
   if data.info['sources'].get('phantom') != dataclasses.asdict(PhantomSettings(**config.phantom)):
     raise UserError(f'{directory} was not made with config.phantom {config.phantom.to_dict()}; '
@@ -187,6 +199,12 @@ def _check_step(metrics: step.Metrics, done: int, data: shards.ShardSet,
                      'any term of the loss; look at the terms, their attributes and views')
 
 
+def _check_best_metric(name: str, row: dict[str, float], has_heldout: bool) -> None:
+  """Stops a run, before anything is saved, whose best checkpoint would never be known."""
+  if name and not name.startswith('probe/') and (has_heldout or not name.startswith('heldout/')):
+    check_name(name, row, 'keep_best_metric')
+
+
 def _describe(config: ml_collections.ConfigDict, reader: pipeline.Reader,
               records: tuple[np.ndarray, np.ndarray], heldout: list[np.ndarray],
               state: step.TrainState, mesh: jax.sharding.Mesh, first: int, last: int) -> None:
@@ -203,7 +221,8 @@ def _describe(config: ml_collections.ConfigDict, reader: pipeline.Reader,
            f'{config.fold} of {config.num_folds}, by participant), {data.grid}',
            f'model: {config.encoder} with {config.head} head, {count:,} parameters, '
            f'{config.precision}, on {mesh.size} {jax.devices()[0].platform} device'
-           f'{"s" if mesh.size > 1 else ""}',
+           f'{"s" if mesh.size > 1 else ""}'
+           + (f' of {jax.process_count()} processes' if jax.process_count() > 1 else ''),
            f'loss: {config.loss.method}, {" + ".join(terms)}',
            f'steps: {first} done of {last}'
            + ('; nothing is left to do' if first >= last else '')]
@@ -213,4 +232,5 @@ def _describe(config: ml_collections.ConfigDict, reader: pipeline.Reader,
   elif len(heldout[0]) < config.batch_size:
     lines.append(f'note: held-out batches have {len(heldout[0])} scans, those of training '
                  f'{config.batch_size}: the two losses do not compare')
-  print('\n'.join(lines), file=sys.stderr)
+  if processes.is_first():
+    print('\n'.join(lines), file=sys.stderr)

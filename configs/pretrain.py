@@ -80,7 +80,10 @@ def get_config(arguments=None):
   config.probe_every_epochs = 0        # age, sex and site from frozen features; 0: never
   config.report_at_end = False         # the probe and its report when the run is done
   config.checkpoint_every_epochs = 1
-  config.keep_checkpoints = 3
+  config.keep_checkpoints = 3          # the last ones
+  config.keep_every_epochs = 0         # also those of every n-th epoch, for ever; 0: none
+  config.keep_best_metric = 'heldout/loss'   # and the best by a name in metrics.jsonl; '': none
+  config.keep_best_mode = 'min'        # or max
 
   if chosen.demo:
     config.update(_demo(chosen.encoder))
