@@ -1,7 +1,14 @@
-"""The 3-D convolution and pooling of every encoder: the one place that decides how they compute."""
+"""The 3-D convolution and pooling of every encoder: the one place that decides how they compute.
+
+Decided where a program is lowered, by the platform it is lowered for: the same code and parameters
+run XLA's own convolutions on GPU and TPU, with a stem that moves space to channels, and the matrix
+products of `convolution_cpu.py` on CPUs. docs/speed.md has what each brings.
+"""
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -9,10 +16,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from anatcl_jax.models import convolution_cpu
+
 # Normal and not truncated, as torch's kaiming_normal_(mode='fan_out').
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def conv3d(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
   """3-D convolution (cross-correlation) with the same zero padding on both sides of every axis.
 
@@ -24,14 +34,166 @@ def conv3d(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Ar
     [N, X', Y', Z', F] with X' = floor((X + 2 padding - K) / stride) + 1. A framework's 'SAME'
     would pad even sizes on one side only.
   """
-  return lax.conv_general_dilated(
-      x, kernel, (stride,) * 3, ((padding, padding),) * 3,
-      dimension_numbers=('NXYZC', 'XYZIO', 'NXYZC'))
+  own = functools.partial(_xla, stride=stride, padding=padding)
+  path = cpu_path(x.shape, kernel.shape, stride, padding)
+  if path is None:
+    return own(x, kernel)
+  return lax.platform_dependent(
+      x, kernel, default=own,
+      cpu=_in_float32(functools.partial(_CPU_FORWARD[path], stride=stride)))
+
+
+def _conv3d_forward(x, kernel, stride, padding):
+  return conv3d(x, kernel, stride, padding), (x, kernel)
+
+
+def _conv3d_gradients(stride, padding, saved, g):
+  x, kernel = saved
+
+  def own(x, kernel, g):
+    return jax.vjp(functools.partial(_xla, stride=stride, padding=padding), x, kernel)[1](g)
+
+  path = cpu_path(x.shape, kernel.shape, stride, padding)
+  if path is None:
+    return own(x, kernel, g)
+
+  def cpu(x, kernel, g):
+    return _CPU_GRADIENTS[path](x, kernel, g, stride=stride)
+
+  return lax.platform_dependent(x, kernel, g, default=own, cpu=_in_float32(cpu))
+
+
+conv3d.defvjp(_conv3d_forward, _conv3d_gradients)
+
+
+# ---- CPU -------------------------------------------------------------------------------------------
+
+
+def cpu_path(x: tuple[int, ...], kernel: tuple[int, ...], stride: int, padding: int) -> str | None:
+  """How a CPU computes a convolution of these shapes; None for XLA's own.
+
+  - a small one, or none of a ResNet's: XLA's own, which compiles faster
+  - few channels with stride 2, the stem: 'stem'
+  - 3^3 with stride 1 where a plane has enough rows for a product: 'winograd'
+  - other 3^3 and 1^3: 'patches'
+  """
+  size, channels, features = kernel[0], *kernel[-2:]
+  outputs = math.prod(-(-n // stride) for n in x[1:4])
+  if (size % 2 == 0 or padding != size // 2 or stride not in (1, 2)
+      or outputs * math.prod(kernel) < _SMALL):
+    return None
+  if stride == 2 and channels <= 4:
+    return 'stem'
+  if size == 3 and stride == 1 and x[2] * x[3] >= 256:
+    return 'winograd'
+  return 'patches' if size in (1, 3) else None
+
+
+_SMALL = 2**27        # products of one volume
+_SMALL_POOL = 2**20   # values of one volume
+
+
+def _stem_gradients(x, kernel, g, stride):
+  # The input of a stem is the volume: its gradient is asked for by saliency maps only.
+  own = functools.partial(_xla, stride=stride, padding=kernel.shape[0] // 2)
+  return (jax.vjp(lambda x: own(x, kernel), x)[1](g)[0],
+          convolution_cpu.stem_kernel_gradient(x, kernel, g))
+
+
+_CPU_FORWARD = {
+    'stem': lambda x, kernel, stride: convolution_cpu.stem(x, kernel),
+    'winograd': lambda x, kernel, stride: convolution_cpu.winograd(x, kernel),
+    'patches': convolution_cpu.patches,
+}
+_CPU_GRADIENTS = {
+    'stem': _stem_gradients,
+    'winograd': lambda x, kernel, g, stride: convolution_cpu.winograd_gradients(x, kernel, g),
+    'patches': lambda x, kernel, g, stride: convolution_cpu.patches_gradients(x, kernel, stride, g),
+}
+
+
+def _in_float32(function):
+  """The function computed in float32 at least: a CPU has no fast arithmetic below it."""
+  def computed(x, *others):
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    results = function(*(array.astype(wide) for array in (x, *others)))
+    return jax.tree.map(lambda result: result.astype(x.dtype), results)
+  return computed
+
+
+# ---- GPU, TPU, and whatever is small ---------------------------------------------------------------
+
+
+def _xla(x, kernel, stride, padding):
+  if stride == 2 and kernel.shape[3] <= 4 and kernel.shape[0] > 3:
+    return space_to_depth_conv(x, kernel, padding)
+  return _xla_conv(x, kernel, stride, ((padding, padding),) * 3)
+
+
+def _xla_conv(x, kernel, stride, padding):
+  return lax.conv_general_dilated(x, kernel, (stride,) * 3, padding,
+                                  dimension_numbers=('NXYZC', 'XYZIO', 'NXYZC'))
+
+
+def space_to_depth_conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+  """Convolution with stride 2 as one with stride 1 over cubes of 2^3 voxels, which are channels.
+
+  Matrix units want many channels; a stem has one.
+  """
+  size, channels, features = kernel.shape[0], *kernel.shape[-2:]
+  counts = [(n + 2 * padding - size) // 2 + 1 for n in x.shape[1:4]]
+  cubes = (size + 1) // 2
+  kernel = jnp.pad(kernel, ((0, 2 * cubes - size),) * 3 + ((0, 0),) * 2)
+  x = lax.pad(x, jnp.zeros((), x.dtype),
+              [(0, 0, 0), *((padding, 2 * (count + cubes - 1) - n - padding, 0)
+                            for n, count in zip(x.shape[1:4], counts)), (0, 0, 0)])
+  split = [part for n in x.shape[1:4] for part in (n // 2, 2)]
+  x = x.reshape(x.shape[0], *split, channels).transpose(0, 1, 3, 5, 2, 4, 6, 7)
+  x = x.reshape(*x.shape[:4], 8 * channels)
+  kernel = kernel.reshape(cubes, 2, cubes, 2, cubes, 2, channels, features)
+  kernel = kernel.transpose(0, 2, 4, 1, 3, 5, 6, 7).reshape(*(cubes,) * 3, -1, features)
+  return _xla_conv(x, kernel, 1, 'VALID')
+
+
+# ---- Pooling and the layer -------------------------------------------------------------------------
 
 
 def max_pool3d(x: jax.Array, window: int = 3, stride: int = 2, padding: int = 1) -> jax.Array:
-  """Maximum over cubes of x[N, X, Y, Z, C]; what lies in the padding is never the maximum."""
+  """Maximum over cubes of x[N, X, Y, Z, C]; what lies in the padding is never the maximum.
+
+  Of equal values the first one has the gradient.
+  """
+  if (window, stride, padding) == (3, 2, 1) and math.prod(x.shape[1:]) >= _SMALL_POOL:
+    return _max_pool(x)
+  return _xla_max_pool(x, window, stride, padding)
+
+
+def _xla_max_pool(x, window=3, stride=2, padding=1):
   return nn.max_pool(x, (window,) * 3, (stride,) * 3, ((padding, padding),) * 3)
+
+
+@jax.custom_vjp
+def _max_pool(x):
+  return _xla_max_pool(x)
+
+
+def _max_pool_forward(x):
+  def own(x):
+    y = _xla_max_pool(x)
+    return y, jnp.zeros(y.shape, jnp.int8)
+
+  y, which = lax.platform_dependent(x, cpu=convolution_cpu.max_pool, default=own)
+  return y, (x, which)
+
+
+def _max_pool_gradient(saved, g):
+  x, which = saved
+  return lax.platform_dependent(
+      x, which, g, default=lambda x, which, g: jax.vjp(_xla_max_pool, x)[1](g)[0],
+      cpu=lambda x, which, g: convolution_cpu.max_pool_gradient(which, x.shape, g)),
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_gradient)
 
 
 class Conv3d(nn.Module):
