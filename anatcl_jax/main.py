@@ -65,6 +65,11 @@ def _default_workdir() -> str:
                    f'fold{config.fold}'])
 
 
-if __name__ == '__main__':
+def command() -> None:
+  """The whole program, with the arguments of this process; ends it."""
   with processes.leaving(), errors.reported():
     app.run(main, flags_parser=_PARSER)
+
+
+if __name__ == '__main__':
+  command()

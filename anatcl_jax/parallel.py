@@ -48,8 +48,8 @@ def map_over_devices(function: Callable[..., Any], mesh: jax.sharding.Mesh, mapp
   if mapper == 'pmap':
     mapped = jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), out_axes=None,
                       devices=list(mesh.devices.flat))
-    local = len(mesh.local_devices)
-    split = lambda x: x.reshape(local, x.shape[0] // local, *x.shape[1:])
+    # Of the global batch: jax.pmap takes an array that spans processes as a whole.
+    split = lambda x: x.reshape(mesh.size, x.shape[0] // mesh.size, *x.shape[1:])
     return lambda state, batch: mapped(state, jax.tree.map(split, batch))
   # check_vma=False: collectives differentiate as they do under pmap, so that one way of averaging
   # gradients (step.py) serves both mappers.

@@ -79,7 +79,7 @@ def together() -> Iterator[None]:
     yield
     if jax.process_count() > 1:
       multihost_utils.sync_global_devices('finished')   # process 0 may still be drawing
-  except jax.errors.JaxRuntimeError as error:
+  except (jax.errors.JaxRuntimeError, ValueError) as error:   # JAX makes either of gloo's
     if jax.process_count() == 1 or not _LOST.search(str(error)):
       raise
     raise Stopped(f'{_LOST_ONE} ({_first_line(error)})') from None

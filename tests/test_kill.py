@@ -1,0 +1,106 @@
+"""Runs that are killed at random moments, or lose a process, and go on as if nothing had been."""
+
+from __future__ import annotations
+
+import pathlib
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from anatcl_jax import stored, tracking
+from tests.worker import Runner
+
+STEPS = 16
+
+
+@pytest.fixture(scope='session')
+def runner(training_set, tmp_path_factory) -> Runner:
+  return Runner(training_set.directory, tmp_path_factory.getbasetemp() / 'compiled')
+
+
+@pytest.fixture(scope='session')
+def whole(runner, tmp_path_factory) -> tuple[pathlib.Path, float]:
+  """A run that was never stopped, and the seconds from its first to its last line, compilation too."""
+  workdir = tmp_path_factory.mktemp('whole') / 'run'
+  runner.finish(workdir)
+  seconds = (workdir / 'curves.png').stat().st_mtime - (workdir / 'config.json').stat().st_mtime
+  return workdir, seconds
+
+
+# BatchNorm removes the bias before it, whose gradient is thus pure rounding, which Adam scales up to
+# a whole step; the running mean moves with it, and the features do not.
+WITHOUT_MEANING = ('Dense_0/bias', 'BatchNorm_0/mean')
+
+
+def check_same(workdir: pathlib.Path, whole: pathlib.Path, **tolerance) -> None:
+  """The same final state, and the same rows of metrics, each step once; bitwise by default."""
+  compare = np.testing.assert_allclose if tolerance else np.testing.assert_array_equal
+  ours, theirs = (stored.by_name(stored.read(run, STEPS)[0]) for run in (workdir, whole))
+  assert ours.keys() == theirs.keys()
+  for name in ours:
+    if not tolerance or not name.endswith(WITHOUT_MEANING):
+      compare(ours[name], theirs[name], err_msg=name, **tolerance)
+  rows = [tracking.read_metrics(run) for run in (workdir, whole)]
+  assert [row['step'] for row in rows[0]] == list(range(1, STEPS + 1))
+  for ours, theirs in zip(*rows, strict=True):
+    assert ours.keys() == theirs.keys()
+    for name in ours.keys() - {'subjects_per_second'}:
+      compare(ours[name], theirs[name], err_msg=f'{name} of step {ours["step"]}', **tolerance)
+
+
+def saving(workdir: pathlib.Path) -> bool:
+  """Whether a checkpoint is being written just now."""
+  return any((workdir / 'checkpoints').glob('*.orbax-checkpoint-tmp*'))
+
+
+def interrupt(runner: Runner, workdir: pathlib.Path, number: int, seconds: float,
+              rng: random.Random, while_saving: bool) -> int | None:
+  """Starts a run and sends a signal at a random moment; the exit code."""
+  worker, = runner.start(workdir)
+  if while_saving:
+    # The first, second or third time that a checkpoint is written, somewhere in the writing of it.
+    for _ in range(rng.randrange(3)):
+      worker.wait_until(lambda: saving(workdir))
+      worker.wait_until(lambda: not saving(workdir))
+    worker.wait_until(lambda: saving(workdir))
+    time.sleep(rng.random() * 0.03)
+  else:
+    # Python must have its handlers before a signal may come that they take.
+    worker.wait_until(lambda: 'config:' in worker.said())
+    time.sleep(rng.random() * seconds)
+  worker.send(number)
+  return worker.wait()
+
+
+def interrupt_many(runner, whole, directory, number, times, seed, codes) -> list[bool]:
+  """Each time another run, interrupted, taken up again, and compared; says when it was saving."""
+  rng = random.Random(seed)
+  was_saving = []
+  for index in range(times):
+    workdir = directory / str(index)
+    code = interrupt(runner, workdir, number, whole[1] / 2, rng, while_saving=index % 2 == 0)
+    assert code in codes, index
+    was_saving.append(saving(workdir))
+    runner.finish(workdir)
+    check_same(workdir, whole[0])
+    assert not saving(workdir)   # what was half written is gone
+  return was_saving
+
+
+def test_a_killed_run_ends_in_the_same_parameters(runner, whole, tmp_path):
+  interrupt_many(runner, whole, tmp_path, signal.SIGKILL, 3, seed=0, codes={-signal.SIGKILL, 0})
+
+
+@pytest.mark.slow
+def test_twenty_killed_runs_end_in_the_same_parameters(runner, whole, tmp_path):
+  was_saving = interrupt_many(runner, whole, tmp_path, signal.SIGKILL, 20, seed=1,
+                              codes={-signal.SIGKILL, 0})
+  assert sum(was_saving) >= 3, was_saving   # half a checkpoint was there
+
+
+@pytest.mark.slow
+def test_ten_runs_stopped_by_sigterm_end_in_the_same_parameters(runner, whole, tmp_path):
+  interrupt_many(runner, whole, tmp_path, signal.SIGTERM, 10, seed=2, codes={75, 0})

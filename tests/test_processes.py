@@ -1,0 +1,101 @@
+"""Several processes of one run on loopback: the same numbers, and none hangs when one dies."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from anatcl_jax import processes
+from anatcl_jax.errors import RunFailure, UserError
+from tests.test_kill import check_same, runner, whole  # noqa: F401
+
+ROUNDING = {'rtol': 1e-4, 'atol': 1e-6}   # sums over the batch are taken in another order
+SHAPES = ((1, 4), (2, 2), (4, 1))   # processes, devices each
+
+
+def test_two_processes_with_two_devices_each(runner, whole, tmp_path):
+  runner.finish(tmp_path / 'run', processes=2, devices=2)
+  check_same(tmp_path / 'run', whole[0], **ROUNDING)
+  said = [path.read_text() for path in sorted(tmp_path.glob('run.*.txt'))]
+  assert sum('results: ' in text for text in said) == 1   # one process speaks
+  assert sum('epoch 4/4' in text for text in said) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('mapper', ['jit', 'pmap'])
+@pytest.mark.parametrize('count, devices', SHAPES)
+def test_processes_and_devices_do_not_matter(runner, whole, tmp_path, count, devices, mapper):
+  runner.finish(tmp_path / 'run', processes=count, devices=devices, mapper=mapper)
+  check_same(tmp_path / 'run', whole[0], **ROUNDING)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_other_numbers_of_them(runner, whole, tmp_path):
+  for epochs, (count, devices) in enumerate([(2, 2), (1, 1), (4, 1), (1, 4)], start=1):
+    runner.finish(tmp_path / 'run', processes=count, devices=devices, epochs=epochs)
+  check_same(tmp_path / 'run', whole[0], **ROUNDING)
+
+
+@pytest.mark.parametrize('victim', [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_when_one_dies_the_other_stops_and_says_so(runner, whole, tmp_path, victim):
+  workers = runner.start(tmp_path / 'run', processes=2, epochs=400)
+  assert workers[0].wait_until(lambda: 'epoch 2/' in workers[0].said()), workers[0].said()
+  workers[victim].send(signal.SIGKILL)
+  start = time.monotonic()
+  survivor = workers[1 - victim]
+  assert survivor.wait(60) == 75, survivor.said()
+  last = survivor.said().strip().splitlines()[-1]
+  assert last.startswith('stopped: lost another process of the run') and 'same command' in last
+  assert time.monotonic() - start < 60
+  # The same command, on as many processes, and then to the end that the others had.
+  runner.finish(tmp_path / 'run', processes=2)
+  check_same(tmp_path / 'run', whole[0], **ROUNDING)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_silent_counts_as_dead(runner, tmp_path):
+  workers = runner.start(tmp_path / 'run', processes=2, epochs=400,
+                         flags=('--heartbeat_timeout=10',))
+  try:
+    assert workers[0].wait_until(lambda: 'epoch 2/' in workers[0].said()), workers[0].said()
+    workers[1].send(signal.SIGSTOP)
+    assert workers[0].wait(60) == 75, workers[0].said()
+    assert workers[0].said().strip().splitlines()[-1].startswith('stopped: lost another process')
+  finally:
+    workers[1].send(signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_after_the_same_step(runner, tmp_path):
+  workers = runner.start(tmp_path / 'run', processes=2, epochs=400)
+  assert workers[0].wait_until(lambda: 'epoch 2/' in workers[0].said()), workers[0].said()
+  workers[1].send(signal.SIGTERM)
+  assert [worker.wait() for worker in workers] == [75, 75]
+  assert all('is saved in' in worker.said().strip().splitlines()[-1] for worker in workers)
+
+
+@pytest.mark.parametrize('variables, message', [
+    ({'JAX_COORDINATOR_ADDRESS': 'localhost:9'}, 'belong together: give all three'),
+    ({'JAX_COORDINATOR_ADDRESS': 'localhost:9', 'JAX_NUM_PROCESSES': 'two', 'JAX_PROCESS_ID': '0'},
+     "JAX_NUM_PROCESSES 'two' .* must be whole numbers")])
+def test_incomplete_environments_are_refused(monkeypatch, variables, message):
+  for name, value in variables.items():
+    monkeypatch.setenv(name, value)
+  with pytest.raises(UserError, match=message):
+    processes.start()
+
+
+def test_what_is_out_of_range_is_one_line(monkeypatch):
+  with pytest.raises(RunFailure, match="can't join the other processes .*process 5 of 2: "):
+    processes.start('localhost:9', 2, 5)
+
+
+def test_alone_nothing_is_started(monkeypatch):
+  for name in ('SLURM_PROCID', 'SLURM_NTASKS', 'TPU_WORKER_HOSTNAMES', 'OMPI_COMM_WORLD_SIZE'):
+    monkeypatch.delenv(name, raising=False)
+  monkeypatch.setenv('SLURM_PROCID', '0')
+  monkeypatch.setenv('SLURM_NTASKS', '1')
+  monkeypatch.setattr(processes.jax.distributed, 'initialize', None)   # calling it would fail
+  processes.start()
