@@ -70,7 +70,7 @@ def run_case(case: Case) -> benchmark.Figures:
       prepared, peak = own.submit(_prepare, case, volumes, participants, directory).result()
     data = open_shards(directory / 'shards')
     shard_infos = data.info['shards']
-    return {'prepare_per_s': case.scans / prepared, 'read_per_s': _read_rate(data),
+    return {'prepare_per_s': case.scans / prepared, 'read_per_s': read_rate(data),
             'mb_a_volume': sum(s['bytes'] for s in shard_infos) / 1e6 / case.scans,
             'largest_error': max(s['largest_error'] for s in shard_infos), 'peak_mb': peak}
 
@@ -84,11 +84,13 @@ def _prepare(case: Case, volumes: str, participants: pathlib.Path,
   return time.perf_counter() - start, benchmark.peak_memory()
 
 
-def _read_rate(data: ShardSet, batch: int = 32, batches: int = 8) -> float:
+def read_rate(data: ShardSet, crop: tuple[int, ...] | None = (121, 128, 121), batch: int = 32,
+              batches: int = 8, threads: int = 2) -> float:
   """Volumes a second that the input pipeline delivers once it runs."""
   from anatcl_jax.data import pipeline  # here, since JAX's memory would count as prepare's
-  reader = pipeline.Reader(data, {}, (121, 128, 121))
-  delivered = pipeline.train_batches(reader, np.arange(len(data)), batch, 0, range(batches + 1), 2)
+  reader = pipeline.Reader(data, {}, crop)
+  delivered = pipeline.train_batches(reader, np.arange(len(data)), batch, 0, range(batches + 1),
+                                     threads)
   next(delivered)
   start = time.perf_counter()
   return sum(len(rows['volume']) for rows in delivered) / (time.perf_counter() - start)

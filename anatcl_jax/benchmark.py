@@ -12,7 +12,7 @@ import re
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from anatcl_jax import errors
@@ -45,7 +45,8 @@ def run_command(module: str, description: str, cases: Sequence[Any],
     results = []
     with progress_bar(len(cases), module, 'cases') as progress:
       for index, case in enumerate(cases):
-        results.append(dataclasses.asdict(case) | _in_own_process(module, index, case))
+        results.append(dataclasses.asdict(case) | in_own_process(
+            [sys.executable, '-m', f'anatcl_jax.{module}', '--case', str(index)], str(case)))
         progress.update()
     print(table(results, machine()))
     if arguments.json:
@@ -72,10 +73,17 @@ def cpu() -> str:
   return f'{model}, {os.cpu_count()} cores'
 
 
-def _in_own_process(module: str, index: int, case: Any) -> Figures:
-  command = [sys.executable, '-m', f'anatcl_jax.{module}', '--case', str(index)]
-  done = subprocess.run(command, capture_output=True, text=True, check=False)
+def in_own_process(command: Sequence[str], case: str,
+                   environment: Mapping[str, str] | None = None) -> Figures:
+  """Figures that a command prints as JSON in its last line.
+
+  Raises:
+    RunFailure: it failed; the text has the name of the case and the last line of its errors.
+  """
+  done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
   if done.returncode:
-    last = (done.stderr.strip().splitlines() or ['no message'])[-1].removeprefix('error: ')
+    lines = done.stderr.strip().splitlines() or ['no message']
+    last = next((line for line in reversed(lines) if re.match(r'(error|[\w.]+Error): ', line)),
+                lines[-1]).removeprefix('error: ')
     raise RunFailure(f'{case} ended with exit code {done.returncode}: {last}')
   return json.loads(done.stdout.splitlines()[-1])

@@ -57,7 +57,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   if not steps_per_epoch:
     raise UserError(f'batch_size {config.batch_size} is more than the {len(train_records)} scans '
                     f'to train on in {config.data_dir}; choose a smaller one')
-  program = _compile(config, mesh, steps_per_epoch)
+  program = compile_program(config, mesh, steps_per_epoch)
   check_config(workdir, config.to_dict() | {
       'data_identity': data.identity(),
       'data': {'grid': data.info['grid'], 'synthetic': data.synthetic}})
@@ -129,8 +129,9 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     print(f'results: {workdir} (checkpoints/, metrics.jsonl, tensorboard/, {picture.name})')
 
 
-def _compile(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh,
-             steps_per_epoch: int) -> Program:
+def compile_program(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh,
+                    steps_per_epoch: int) -> Program:
+  """The program of a run with this config, which compiles when it is first called."""
   dtype = jnp.dtype(config.precision)
   encoder = models.get_encoder(config.encoder, dtype=dtype, axis_name=parallel.AXIS)
   head = models.get_head(config.head, config.feature_dim, dtype=dtype)
