@@ -45,7 +45,7 @@ def test_the_card_says_what_was_trained_on_what(workdir, training_set):
   assert card == json.loads(json.dumps(card))
   assert card['grid'] == training_set.info['grid'] and card['crop'] == [121, 128, 121]
   expected = {'encoder': 'tiny', 'head': 'mlp', 'descriptor': 'global', 'fold': 0, 'seed': 0,
-              'step': 4, 'precision': 'float32', 'synthetic': True, 'axes': 'xyz'}
+              'step': 4, 'precision': 'float32', 'synthetic': True, 'axes': 'RAS'}
   assert {name: card[name] for name in expected} == expected
   assert 'SYNTHETIC' in ' '.join(card['notes'])
 

@@ -15,7 +15,7 @@ from anatcl_jax import __version__, checkpoint, models
 from anatcl_jax.config import crop_sizes
 from anatcl_jax.errors import UserError, listed
 
-AXES = 'xyz'   # of volumes in RAS order, as shards and training have them
+AXES = 'RAS'   # where the axes of a volume point to, as shards and training have them
 
 
 @dataclasses.dataclass(frozen=True)
