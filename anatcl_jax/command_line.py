@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pathlib
 import re
+import runpy
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
@@ -21,7 +24,10 @@ def define_config(example: str) -> tuple[flags.FlagHolder, Callable[[list[str]],
     example: a config file, as it is named in --help and in errors.
   """
   holder = config_flags.DEFINE_config_file(
-      'config', None, f'Config file, perhaps with arguments after a colon, such as {example}')
+      'config', None, f'Config file, perhaps with arguments after a colon, such as {example}.'
+      + _explained_keys(example.partition(':')[0]))
+  # absl's --help lists the flags of the program's own file alone.
+  flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['config'])
   return holder, lambda argv: _parse_flags(argv, holder, example.partition(':')[0])
 
 
@@ -29,6 +35,33 @@ def config_argument() -> tuple[str, str]:
   """The config file that was given and the arguments behind its colon."""
   path, _, arguments = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')
   return path, arguments
+
+
+def load_config(text: str) -> ml_collections.ConfigDict:
+  """The config of `FILE` or `FILE:arguments`, as --config=... gives it.
+
+  Raises:
+    UserError: no such file, or arguments that it does not know.
+  """
+  path, _, arguments = text.partition(':')
+  if not pathlib.Path(path).is_file():
+    raise UserError(f'{path}: no such config file; configs/ has those that come with the program')
+  return runpy.run_path(path)['get_config'](arguments or None)
+
+
+def _explained_keys(path: str) -> str:
+  """The keys of a config file with what its comments say of them, for --help."""
+  if not pathlib.Path(path).is_file():
+    return ''
+  lines = []
+  for line in pathlib.Path(path).read_text(encoding='utf-8').splitlines():
+    if match := re.fullmatch(r'  config\.(\S+) = (\S+|\'.*?\')(?: +# (.*))?', line):
+      key, value, what = match.groups()
+      given = value if not value.startswith(('chosen.', 'ConfigDict', 'str(')) else '...'
+      lines.append(f'--config.{key}={given}  {what or ""}'.rstrip())
+    elif lines and (match := re.fullmatch(r' {20,}# (.*)', line)):   # a comment that goes on
+      lines[-1] += f' {match[1]}'
+  return ' Its keys:\n' + '\n'.join(line for line in lines if 'ConfigDict' not in line)
 
 
 def _parse_flags(argv: list[str], config: Any, example: str) -> list[str]:

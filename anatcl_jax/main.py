@@ -7,7 +7,8 @@ The config file lists every key and the arguments after its colon; any key can b
 in --config.batch_size=64. A workdir holds config.json, metrics.jsonl, TensorBoard events,
 checkpoints and pictures; the same workdir again goes on where it stopped. SIGTERM and SIGINT
 (Ctrl-C) finish the step, save and exit with code 75: the same command goes on. Shards are made by
-`python -m anatcl_jax.prepare`.
+`python -m anatcl_jax.prepare`. The demo ends with what its frozen features know of the subjects
+held out (`python -m anatcl_jax.probe`), as does a run with --config.report_at_end=configs/probe.py.
 
 All devices of the machine are used. Several processes, one a machine or one a GPU, share a workdir
 and data_dir and run the same command; SLURM, Open MPI and GKE say which is which, elsewhere flags do:
@@ -21,7 +22,7 @@ import pathlib
 
 from absl import app, flags, logging
 
-from anatcl_jax import command_line, errors, processes, signals, train
+from anatcl_jax import command_line, errors, probe, processes, signals, train
 
 _CONFIG, _PARSER = command_line.define_config('configs/pretrain.py:demo')
 _WORKDIR = flags.DEFINE_string(
@@ -50,10 +51,16 @@ def main(argv: list[str]) -> None:
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)  # Orbax writes a dozen lines of INFO a checkpoint
   signals.stop_at_once()
+  config = _CONFIG.value
+  workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
+  report = command_line.load_config(config.report_at_end) if config.report_at_end else None
   processes.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value,
                   detect=_DISTRIBUTED.value, heartbeat_timeout=_HEARTBEAT_TIMEOUT.value)
   with processes.together():
-    train.train(_CONFIG.value, pathlib.Path(_WORKDIR.value or _default_workdir()))
+    train.train(config, workdir)
+  if report is not None:
+    logging.set_verbosity(logging.ERROR)    # Orbax warns of what is no fault
+    probe.probe_run(report, workdir)
 
 
 def _default_workdir() -> str:

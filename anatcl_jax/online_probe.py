@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from anatcl_jax import parallel
+from anatcl_jax import parallel, processes
 from anatcl_jax.data.pipeline import Reader
 from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation import estimators, metrics
@@ -53,7 +53,7 @@ class OnlineProbe:
   def __call__(self, state: TrainState) -> dict[str, float]:
     """`probe/age_mae`, `probe/sex_balanced_accuracy`, ...; empty on all processes but the first."""
     features = self._features(state)
-    if jax.process_index():
+    if not processes.is_first():
       return {}
     scores = {}
     for target in self.targets:
@@ -68,7 +68,7 @@ class OnlineProbe:
     return scores | self.reference
 
   def _features(self, state: TrainState) -> np.ndarray:
-    """Of all records, [records, F], on every process; the last batch is filled with its last scan."""
+    """Of all records, [records, F], on every process; the last scan fills up the last batch."""
     count = len(self.records)
     size = self.batch_size
     batches = np.minimum(np.arange(-(-count // size) * size), count - 1).reshape(-1, size)
@@ -106,7 +106,7 @@ def make(encode: Callable[[TrainState, Batch], jax.Array], reader: Reader,
       targets.append(target.select(np.concatenate([fit, test])))
     except UserError as error:
       lacking.append(str(error))
-  if lacking:
+  if lacking and processes.is_first():
     print(f'note: no online probe of {"; ".join(lacking)}', file=sys.stderr)
   if not targets:
     return None

@@ -85,7 +85,8 @@ def make_eval_step(encoder: nn.Module, head: nn.Module, loss_config: Any, views:
   return eval_step
 
 
-def make_encode_step(encoder: nn.Module, axis_name: str) -> Callable[[TrainState, Batch], jax.Array]:
+def make_encode_step(encoder: nn.Module, axis_name: str
+                     ) -> Callable[[TrainState, Batch], jax.Array]:
   """The frozen encoder's features [N, F] of the whole batch, gathered from all devices."""
 
   def encode_step(state: TrainState, batch: Batch) -> jax.Array:

@@ -14,6 +14,8 @@ Arguments follow a colon, joined by commas:
     encoder=...             resnet18 (default), resnet34, resnet50, resnet101, tiny
 """
 
+import pathlib
+
 from ml_collections import ConfigDict
 
 from anatcl_jax.config import parse_arguments
@@ -78,7 +80,7 @@ def get_config(arguments=None):
   config.log_every_steps = 50
   config.heldout_every_epochs = 1
   config.probe_every_epochs = 0        # age, sex and site from frozen features; 0: never
-  config.report_at_end = False         # the probe and its report when the run is done
+  config.report_at_end = ''            # a config of the probe, applied when the run is done
   config.checkpoint_every_epochs = 1
   config.keep_checkpoints = 3          # the last ones
   config.keep_every_epochs = 0         # also those of every n-th epoch, for ever; 0: none
@@ -99,6 +101,7 @@ def _demo(encoder):
       'precision': 'float32',
       'epochs': 15,
       'learning_rate': 1e-3,
+      'report_at_end': f'{pathlib.Path(__file__).with_name("probe.py")}:demo',
       # With the published normalisation every subject is nearly as positive as every other, so that
       # the anatomical loss can't fall in minutes; on z-scores it can.
       'loss': {'terms': {'anatomy': {'normalization': 'zscore'}}},

@@ -2,17 +2,17 @@
 
 Arguments follow a colon, joined by commas:
 
-    configs/probe.py:demo                 the run and the SYNTHETIC subjects of configs/pretrain.py:demo
-    configs/probe.py:cohort=adni          the tasks of a cohort: openbhb, adni, oasis3, schizconnect,
-                                          abide1 (configs/tasks.py)
+    configs/probe.py:demo             the run and SYNTHETIC subjects of configs/pretrain.py:demo
+    configs/probe.py:cohort=adni      the tasks of a cohort: openbhb, adni, oasis3, schizconnect,
+                                      abide1 (configs/tasks.py)
 
 For example
 
     python -m anatcl_jax.probe --config=configs/probe.py --config.checkpoint=runs/mine
     python -m anatcl_jax.probe --config=configs/probe.py:cohort=adni \\
         --config.checkpoint=global=runs/global,local=runs/local --config.data_dir=data/adni
-    python -m anatcl_jax.probe --config=configs/probe.py --config.features=ours.tsv,theirs=other.tsv \\
-        --config.participants=participants.tsv --config.tasks=age,mmse
+    python -m anatcl_jax.probe --config=configs/probe.py --config.tasks=age,mmse \\
+        --config.features=ours.tsv,theirs=other.tsv --config.participants=participants.tsv
 """
 
 import pathlib
@@ -57,6 +57,6 @@ def get_config(arguments=None):
   config.out = ''                      # default: probe/ of the workdir, else runs/probe
 
   if chosen.demo:
-    config.checkpoint = 'demo=runs/pretrain-demo-global-tiny-fold0'
+    config.checkpoint = 'trained=runs/pretrain-demo-global-tiny-fold0'
     config.tasks = 'age,sex,site,thickness:lh_superiortemporal'
   return config

@@ -1,4 +1,4 @@
-"""Probes during pretraining: the scores written out, the same on any devices, a run left as it was."""
+"""Probes during pretraining: scores written out, the same on any devices, a run left as it was."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def test_a_run_is_the_same_with_and_without_probes(training_set, workdir):
         name: value for name, value in a.items() if name != 'subjects_per_second'}
     assert bool(scores) == (b['step'] in (8, 16))
     if scores:
-      assert {'probe/age_mae', 'probe/sex_balanced_accuracy', 'probe/age_mae_untrained'} <= set(scores)
+      assert {'probe/age_mae', 'probe/sex_balanced_accuracy',
+              'probe/age_mae_untrained'} <= set(scores)
   # The reference is that of the encoder before its first step, also after a resume.
   assert probed[7]['probe/age_mae_untrained'] == probed[15]['probe/age_mae_untrained']
   assert probed[7]['probe/age_mae'] != probed[15]['probe/age_mae']

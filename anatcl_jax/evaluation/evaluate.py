@@ -173,6 +173,7 @@ def _compare(one: Scored, other: Scored) -> dict:
   test = 'corrected t' if len(differences) > 1 else 'bootstrap'
   return {'task': task.name, 'metric': metric, 'estimator': one.outcome.estimator,
           'features': one.outcome.features, 'against': other.outcome.features,
-          'difference': float(np.mean(differences)) if len(differences) else np.nan, 'low': low, 'high': high, 'test': test,
+          'difference': float(np.mean(differences)) if len(differences) else np.nan,
+          'low': low, 'high': high, 'test': test,
           't': t, 'p': p if len(differences) > 1 else statistics.bootstrap_p(samples),
           'n': len(one.outcome.truth), 'folds': len(differences)}

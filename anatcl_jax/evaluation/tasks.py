@@ -121,7 +121,8 @@ def choose_tasks(text: str, tasks: dict[str, Task],
   chosen = {}
   for name in filter(None, (part.strip() for part in text.split(','))):
     if ':' in name:
-      chosen[name] = Task(name, name, REGRESSION), True
+      unit = {'thickness': 'mm', 'area': 'mm2', 'volume': 'mm3'}.get(name.partition(':')[0], '')
+      chosen[name] = Task(name, name, REGRESSION, unit=unit), True
       continue
     check_name(name, [*tasks, *cohorts, 'thickness:lh_insula'], 'task')
     if name in tasks:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas
 
 from anatcl_jax.errors import UserError
-from anatcl_jax.evaluation.results import Evaluation, Outcome
+from anatcl_jax.evaluation.results import UNTRAINED, Evaluation, Outcome
 from anatcl_jax.evaluation.tasks import METRICS
 
 _SHORT = {'mae': 'MAE', 'r2': 'R2', 'pearson_r': 'r', 'balanced_accuracy': 'balanced accuracy',
@@ -104,7 +104,7 @@ def summary(evaluation: Evaluation) -> str:
     if own[0].refused:
       blocks.append(f'{name}: not done. {own[0].note}')
     else:
-      blocks.append(_block(own))
+      blocks.append(_block(own) + _against_untrained(evaluation, own[0]))
   if len(evaluation.reliability):
     blocks.append('test-retest reliability\n' + _aligned(
         [('', 'identification (chance)', 'ICC(2,1), median (5 % to 95 %)', 'people')]
@@ -138,6 +138,18 @@ def _block(outcomes: list[Outcome]) -> str:
                  f'{_figure(low)} to {_figure(high)}',
                  *(_figure(mean_and_sd(outcome, metric)[0]) for metric in metrics[1:])))
   return f'{title}\n{_aligned(rows)}'
+
+
+def _against_untrained(evaluation: Evaluation, outcome: Outcome) -> str:
+  """A line for each encoder: whether the interval of its difference to untrained excludes 0."""
+  rows = evaluation.comparisons
+  rows = rows[(rows['task'] == outcome.task.name) & (rows['against'] == UNTRAINED)]
+  several = rows['estimator'].nunique() > 1
+  return ''.join(
+      f'\n  {row.features}{f", {row.estimator}" if several else ""}: '
+      + ('better than' if row.low > 0 else 'worse than' if row.high < 0 else 'not told apart from')
+      + f' untrained, by {_figure(row.difference)} ({_figure(row.low)} to {_figure(row.high)})'
+      for row in rows.itertuples())
 
 
 def _figure(value: float) -> str:

@@ -1,0 +1,159 @@
+"""What an evaluation is fed: labels, and features of checkpoints or tables, of the same scans."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from anatcl_jax import extract, features
+from anatcl_jax.data import shards
+from anatcl_jax.data.shards import ShardSet
+from anatcl_jax.errors import UserError, listed
+from anatcl_jax.evaluation import cohort as cohorts
+from anatcl_jax.evaluation.cohort import Cohort
+from anatcl_jax.evaluation.representations import Variants
+from anatcl_jax.evaluation.results import BASELINES, UNTRAINED, is_baseline
+from anatcl_jax.models.weights import Weights, load_weights, untrained
+
+_SHARDS = 'the shards'       # no name that a table of features may have
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+  """Labels and features of the same scans, and where they came from."""
+
+  cohort: Cohort
+  encoders: dict[str, Variants]            # by name, [scans of the cohort, F]; untrained among them
+  weights: dict[str, Weights]              # of checkpoints, by name
+  workdirs: dict[str, pathlib.Path]        # those of them that are workdirs of a run
+  data: ShardSet | None                    # the shards, where there are some
+  tables: dict[str, pathlib.Path]          # of features, by name
+
+
+def named_paths(text: str, key: str, reserved: tuple[str, ...] = ()) -> dict[str, pathlib.Path]:
+  """`global=runs/a,runs/b.tsv` as {'global': runs/a, 'b': runs/b.tsv}.
+
+  Raises:
+    UserError: a name without path, one that stands there twice, or a reserved one.
+  """
+  found = {}
+  for part in filter(None, (part.strip() for part in text.split(','))):
+    name, given, path = part.partition('=') if '=' in part else ('', '', part)
+    path = pathlib.Path(path).expanduser()
+    name = name.strip() if given else path.resolve().name if path.is_dir() else path.stem
+    if not name or not str(path).strip('.'):
+      raise UserError(f'config.{key}: {part!r} is not NAME=PATH')
+    if not re.fullmatch(r'[\w.+-]+', name):
+      raise UserError(f'config.{key}: {name!r} is no name; use letters, digits and . _ + -')
+    if name in reserved:
+      raise UserError(f'config.{key}: {name!r} is the name of a baseline; give another, as in '
+                      f'mine={path}')
+    if name in found:
+      raise UserError(f'config.{key}: two are named {name!r}; name them, as in a={found[name]},'
+                      f'b={path}')
+    found[name] = path
+  return found
+
+
+def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, trained_on: str,
+           untrained_seeds: int, batch_size: int, show: bool = True) -> Sources:
+  """Reads labels, applies encoders, joins tables of features, and marks who was trained on.
+
+  Args: as in configs/probe.py; `tables` is its `features`.
+
+  Raises:
+    UserError: they do not go together, or one of them can't be read.
+    RunFailure: a record or a checkpoint is damaged.
+  """
+  paths = named_paths(checkpoint, 'checkpoint', BASELINES)
+  table_paths = named_paths(
+      tables, 'features', tuple(name for name in BASELINES if name != UNTRAINED))
+  if not paths and not table_paths:
+    raise UserError('nothing to evaluate: give --config.checkpoint=WORKDIR or '
+                    '--config.features=TABLE')
+  if both := sorted(set(paths) & set(table_paths)):
+    raise UserError(f'{listed(both)} names a checkpoint and a table of features; name one of them '
+                    'otherwise, as in other=PATH')
+  if data_dir and participants:
+    raise UserError('give labels once: either --config.data_dir or --config.participants')
+  runs = {path: cohorts.read_run(path) for path in paths.values()}
+  if paths and participants:
+    raise UserError('a checkpoint needs volumes: give --config.data_dir in place of '
+                    '--config.participants')
+  if not data_dir and not participants:
+    data_dir = _data_of_runs(runs)
+  data = shards.open_shards(pathlib.Path(data_dir)) if data_dir else None
+  weights = {name: load_weights(path) for name, path in paths.items()}
+  read = {name: features.read_table(path) for name, path in table_paths.items()}
+
+  cohort = cohorts.of_shards(data) if data else cohorts.of_table(pathlib.Path(participants))
+  identifiers = {name: own for name, (own, _) in read.items()}
+  if paths:
+    identifiers[_SHARDS] = cohort.table[['participant_id', 'session']]
+  cohort, rows = cohorts.join(cohort, identifiers)
+  cohort = _mark(cohort, {path: run for path, run in runs.items() if run},
+                 named_paths(trained_on, 'trained_on'),
+                 [name for name, path in paths.items() if runs[path] is None]
+                 + [name for name in read if name != UNTRAINED])
+
+  def apply(name: str, one: Weights) -> np.ndarray:
+    if show:
+      print(f'features of {name}', file=sys.stderr)
+    values = extract.features_of_shards(one, data, batch_size=batch_size, show=show)
+    return values[rows[_SHARDS]]
+
+  encoders = {name: (apply(name, one),) for name, one in weights.items()}
+  encoders |= {name: (read[name][1][rows[name]],)
+               for name in sorted(read, key=lambda name: name == UNTRAINED)}  # baselines last
+  if UNTRAINED not in read:
+    encoders |= _untrained(weights, untrained_seeds, apply)
+  if not any(map(is_baseline, encoders)):
+    cohort = cohort.noted('there is no untrained encoder beside these features: its table would be '
+                          f'given as --config.features={UNTRAINED}=TABLE,...')
+  return Sources(cohort, encoders, weights,
+                 {name: path for name, path in paths.items() if runs[path]}, data, table_paths)
+
+
+def _data_of_runs(runs: dict[pathlib.Path, dict[str, Any] | None]) -> str:
+  """The shards that all runs were trained on."""
+  found = {run['data_dir'] for run in runs.values() if run and 'data_dir' in run}
+  if len(found) != 1 or None in runs.values():
+    raise UserError('whose scans? give --config.data_dir=SHARDS, or --config.participants=TSV for '
+                    'tables of features')
+  return found.pop()
+
+
+def _mark(cohort: Cohort, runs: dict[pathlib.Path, dict[str, Any]],
+          trained_on: dict[str, pathlib.Path], unknown: list[str]) -> Cohort:
+  """The cohort with the people marked whom runs were trained on; says what is not known."""
+  for path in trained_on.values():
+    run = cohorts.read_run(path)
+    if run is None:
+      raise UserError(f'config.trained_on: {path} is no workdir of anatcl_jax.main (config.json)')
+    runs = runs | {path: run}
+  for path, run in runs.items():
+    cohort = cohorts.mark_seen(cohort, run, path)
+  if unknown and not trained_on:
+    cohort = cohort.noted(f'whether {listed(unknown)} saw these people in training is not known '
+                          'here; if so, name the workdir with --config.trained_on')
+  return cohort
+
+
+def _untrained(weights: dict[str, Weights], seeds: int,
+               apply: Callable[[str, Weights], np.ndarray]) -> dict[str, Variants]:
+  """Each architecture there with fresh weights: `untrained`, and `untrained NAME` of others."""
+  found: dict[str, Variants] = {}
+  kinds: dict[str, Weights] = {}
+  for one in weights.values():
+    kinds.setdefault(one.encoder, one)
+  for encoder, one in kinds.items() if seeds else ():
+    name = UNTRAINED if not found else f'{UNTRAINED} {encoder}'
+    found[name] = tuple(apply(f'{name}, seed {seed}', untrained(one, seed))
+                        for seed in range(seeds))
+  return found

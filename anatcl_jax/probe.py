@@ -1,0 +1,132 @@
+"""Says what frozen features of brain maps know, beside an untrained encoder and other baselines.
+
+  python -m anatcl_jax.probe --config=configs/probe.py --config.checkpoint=runs/mine
+  python -m anatcl_jax.probe --config=configs/probe.py:cohort=adni \\
+      --config.data_dir=data/adni --config.checkpoint=global=runs/global,local=runs/local
+  python -m anatcl_jax.probe --config=configs/probe.py --config.tasks=age,mmse \\
+      --config.features=ours.tsv,theirs=other.tsv --config.participants=participants.tsv
+
+Checkpoints are workdirs of `python -m anatcl_jax.main` or converted weights; tables of features
+have a row a scan, participant_id and session, then the columns f0, f1, ... Each task is predicted by
+scikit-learn from every representation in the same nested cross-validation by participant; people
+whom an encoder was trained on are never predicted. The folder config.out then holds results.tsv
+(mean, sd and 95 % interval of each metric), predictions, comparisons, and report.html. Tasks are
+data: configs/tasks.py has them by cohort, and docs/probe.md says how each figure is made.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import pathlib
+import platform
+import shlex
+import sys
+from typing import Any
+
+import jax
+import ml_collections
+from absl import app, logging
+
+from anatcl_jax import __version__, command_line, errors, processes
+from anatcl_jax.errors import UserError, check_name
+from anatcl_jax.evaluation import beyond, estimators, run, sources, tasks, write
+from anatcl_jax.evaluation.evaluate import PROTOCOLS, Settings
+from anatcl_jax.evaluation.results import Evaluation
+from anatcl_jax.evaluation.sources import Sources
+
+_VERSIONS = ('jax', 'flax', 'numpy', 'scipy', 'scikit-learn', 'pandas')
+
+
+def probe(config: ml_collections.ConfigDict) -> Evaluation:
+  """Evaluates as the config says, writes everything to config.out, and prints the table.
+
+  Raises:
+    UserError: config, weights, tables and labels do not go together; the text says which.
+  """
+  settings, extent = _settings(config)
+  chosen = tasks.choose_tasks(config.tasks, *tasks.read_tasks(config.task_file))
+  out = _out(config)
+  found = sources.gather(
+      checkpoint=config.checkpoint, tables=config.features, data_dir=config.data_dir,
+      participants=config.participants, trained_on=config.trained_on,
+      untrained_seeds=config.untrained_seeds, batch_size=config.batch_size)
+  evaluation = run.run(found.cohort, found.encoders, chosen, settings, extent, made(config, found))
+  names = write.write_tables(evaluation, out)
+  print(''.join(f'note: {note}\n' for note in evaluation.notes), end='', file=sys.stderr)
+  print(write.summary(evaluation))
+  print(f'results: {out} ({", ".join(names)})')
+  return evaluation
+
+
+def probe_run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """The same for the run of a workdir that has just ended; its row is named `trained`."""
+  if jax.process_count() > 1:
+    if processes.is_first():
+      print(f'note: several processes ran; `python -m anatcl_jax.probe --config=configs/probe.py '
+            f'--config.checkpoint={workdir}` makes the report', file=sys.stderr)
+    return
+  config.checkpoint = f'trained={workdir}'
+  probe(config)
+
+
+def made(config: ml_collections.ConfigDict, found: Sources) -> dict[str, Any]:
+  """How an evaluation was made, as plain JSON: command, versions, config, data, seeds, cards."""
+  data = {'labels': found.cohort.source, 'scans': len(found.cohort.table),
+          'participants': found.cohort.table['participant_id'].nunique(),
+          'tables': {name: str(path) for name, path in found.tables.items()}}
+  if found.data:
+    data |= {'identity': found.data.identity(), 'grid': found.data.info['grid'],
+             'atlas': found.data.info['atlas'], 'measures': list(found.data.measures)}
+  return {
+      'command': shlex.join(['python', '-m', 'anatcl_jax.probe', *sys.argv[1:]]),
+      'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
+      'versions': {'anatcl_jax': __version__, 'python': platform.python_version()}
+                  | {name: importlib.metadata.version(name) for name in _VERSIONS},
+      'config': config.to_dict(), 'data': data,
+      'seeds': {'folds and bootstrap': config.seed,
+                'untrained': list(range(config.untrained_seeds))},
+      'cards': {name: one.card for name, one in found.weights.items()}}
+
+
+def _settings(config: ml_collections.ConfigDict) -> tuple[Settings, run.Extent]:
+  """Raises UserError for values that no evaluation can have."""
+  for key, least in (('folds', 2), ('inner_folds', 2), ('fewest', 2), ('bootstrap', 1),
+                     ('untrained_seeds', 0), ('seed', 0), ('jobs', 0), ('batch_size', 1)):
+    if config[key] < least:
+      raise UserError(f'config.{key} is {config[key]}, must be at least {least}')
+  names = tuple(filter(None, (name.strip() for name in config.estimators.split(','))))
+  for name in names or ('',):
+    check_name(name, estimators.ESTIMATORS, 'estimator')
+  check_name(config.protocol, PROTOCOLS, 'protocol')
+  beyond.curve_sizes(config.learning_curve, 100)
+  return (Settings(config.folds, config.inner_folds, config.seed, tuple(dict.fromkeys(names)),
+                   config.bootstrap, config.fewest, config.protocol,
+                   config.jobs or os.cpu_count() or 1),
+          run.Extent(config.learning_curve, config.leave_one_site_out))
+
+
+def _out(config: ml_collections.ConfigDict) -> pathlib.Path:
+  """Where results go; raises UserError if they can't, before anything is computed."""
+  checkpoints = list(sources.named_paths(config.checkpoint, 'checkpoint').values())
+  alone = len(checkpoints) == 1 and not config.features
+  out = pathlib.Path(config.out or (
+      checkpoints[0] / 'probe' if alone and (checkpoints[0] / 'config.json').is_file()
+      else 'runs/probe'))
+  if any(path.exists() and not path.is_dir() for path in (out, *out.parents)):
+    raise UserError(f'{out}: is or lies in a file; choose another --config.out')
+  return out
+
+
+def main(argv: list[str]) -> None:
+  """Evaluates as the flags say."""
+  del argv
+  logging.set_verbosity(logging.ERROR)    # Orbax warns of what is no fault
+  probe(_CONFIG.value)
+
+
+if __name__ == '__main__':
+  _CONFIG, _PARSER = command_line.define_config('configs/probe.py')
+  with errors.reported():
+    app.run(main, flags_parser=_PARSER)

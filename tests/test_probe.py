@@ -1,0 +1,190 @@
+"""The command: a run's frozen features, tables made before, and wrong use; all SYNTHETIC."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pandas
+import pytest
+from sklearn.linear_model import Ridge
+from sklearn.metrics import mean_absolute_error
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from anatcl_jax import command_line, features, probe, train
+from anatcl_jax.data import pipeline
+from anatcl_jax.errors import UserError
+from anatcl_jax.evaluation import sources, splits
+from anatcl_jax.models.weights import load_weights
+from configs.probe import get_config
+from tests import small_run
+from tests.probing import target_of
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def _config(arguments=None, **changes):
+  config = get_config(arguments)
+  config.update({'learning_curve': 'none', 'leave_one_site_out': False, 'fewest': 3, 'jobs': 1,
+                 'bootstrap': 100, 'inner_folds': 2, 'untrained_seeds': 1, **changes})
+  return config
+
+
+@pytest.fixture(scope='module')
+def run(training_set, tmp_path_factory):
+  """A workdir after one epoch, probed."""
+  directory = tmp_path_factory.mktemp('probed')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr('anatcl_jax.models.get_encoder', small_run.get_encoder)
+    train.train(small_run.small_config(training_set.directory, epochs=1), directory / 'run')
+    probe.probe(_config(checkpoint=f'mine={directory / "run"}',
+                        tasks='age,sex,thickness:lh_insula'))
+  return directory / 'run'
+
+
+def test_results_have_the_rows_and_columns_that_others_rely_on(run, capsys):
+  table = pandas.read_csv(run / 'probe' / 'results.tsv', sep='\t')
+  assert list(table)[:9] == ['task', 'features', 'metric', 'mean', 'sd', 'low', 'high', 'n',
+                               'folds']
+  for task in ('age', 'sex', 'thickness:lh_insula'):
+    assert list(dict.fromkeys(table[table['task'] == task]['features'])) == [
+        'mine', 'untrained', 'morphometry', 'covariates', 'mean']
+  made = json.loads((run / 'probe' / 'made.json').read_text())
+  assert made['synthetic'] and made['cards']['mine']['source'] == str(run)
+  assert made['config']['tasks'] == 'age,sex,thickness:lh_insula'
+  assert {'numpy', 'scikit-learn', 'jax'} <= set(made['versions'])
+  assert any('trained on 32 of these 40 scans' in note for note in made['notes'])
+
+
+def test_a_figure_is_the_one_written_out(run, training_set, monkeypatch):
+  """Features by the encoder itself, fitted on people of the training, tested on those held out."""
+  variables = load_weights_of(run, monkeypatch)
+  volumes = np.stack([training_set.read_volume(record)[0] for record in range(40)])
+  x = np.asarray(small_run.Patches().apply(variables, volumes[..., None], False), np.float64)
+  age = training_set.table['age'].to_numpy(float)
+  people = training_set.table['participant_id'].to_numpy()
+  fit, test = pipeline.split_by_participant(people, 0, 5, 0)
+  inner = splits.grouped_folds(target_of(age[fit], groups=people[fit]), 2, 0)
+  search = GridSearchCV(make_pipeline(StandardScaler(), Ridge()),
+                        {'ridge__alpha': [0.01, 0.1, 1, 10, 100]}, cv=inner, scoring='r2')
+  expected = mean_absolute_error(age[test], search.fit(x[fit], age[fit]).predict(x[test]))
+  table = pandas.read_csv(run / 'probe' / 'results.tsv', sep='\t')
+  row = table[(table['task'] == 'age') & (table['features'] == 'mine') & (table['metric'] == 'mae')]
+  assert row['mean'].iloc[0] == pytest.approx(expected, rel=1e-3) and row['n'].iloc[0] == 8
+  predicted = pandas.read_csv(run / 'probe' / 'predictions.tsv', sep='\t')
+  assert set(predicted['participant_id']) == set(people[test])     # and nobody trained on
+
+
+def load_weights_of(run, monkeypatch):
+  monkeypatch.setattr('anatcl_jax.models.get_encoder', small_run.get_encoder)
+  return load_weights(run).variables
+
+
+def _write_tables(directory, people=40):
+  rng = np.random.default_rng(0)
+  names = [f'sub-{row:02d}' for row in range(people)]
+  age = rng.uniform(20, 80, people)
+  labels = {'participant_id': names, 'age': age, 'mmse': rng.integers(10, 30, people)}
+  pandas.DataFrame(labels).to_csv(directory / 'participants.tsv', sep='\t', index=False)
+  for name, strength in (('ours', 3), ('theirs', 1), ('fresh', 0)):
+    x = rng.normal(size=(people, 4))
+    x[:, 0] += strength * (age - 50) / 15
+    pandas.DataFrame({'participant_id': names, 'session': '',
+                      **{f'f{column}': x[:, column] for column in range(4)}}).sample(
+        frac=1, random_state=1).to_csv(directory / f'{name}.tsv', sep='\t', index=False)
+
+
+def test_tables_of_features_are_compared(tmp_path, capsys):
+  _write_tables(tmp_path)
+  probe.probe(_config(
+      features=f'{tmp_path}/ours.tsv,other={tmp_path}/theirs.tsv,untrained={tmp_path}/fresh.tsv',
+      participants=f'{tmp_path}/participants.tsv', tasks='age,mmse', folds=2,
+      out=f'{tmp_path}/out'))
+  table = pandas.read_csv(tmp_path / 'out' / 'results.tsv', sep='\t')
+  age = table[(table['task'] == 'age') & (table['metric'] == 'mae')].set_index('features')['mean']
+  assert list(age.index) == ['ours', 'other', 'untrained', 'mean']
+  assert age['ours'] < age['other'] < age['untrained']
+  compared = pandas.read_csv(tmp_path / 'out' / 'comparisons.tsv', sep='\t')
+  assert {('ours', 'other'), ('ours', 'untrained'), ('other', 'untrained')} <= set(
+      compared[['features', 'against']].itertuples(index=False, name=None))
+  said = capsys.readouterr()
+  assert 'ours: better than untrained, by ' in said.out
+  assert said.out.splitlines()[-1].startswith(f'results: {tmp_path}/out (results.tsv')
+  assert 'whether ours, other saw these people in training is not known' in said.err
+
+
+def test_paths_and_their_names():
+  found = sources.named_paths('global=runs/a=1, runs/b.tsv', 'features')
+  assert found == {'global': pathlib.Path('runs/a=1'), 'b': pathlib.Path('runs/b.tsv')}
+
+
+@pytest.mark.parametrize('changes, message', [
+    ({}, 'nothing to evaluate: give --config.checkpoint'),
+    ({'features': 'mean=a.tsv'}, "'mean' is the name of a baseline"),
+    ({'checkpoint': 'untrained=a'}, "'untrained' is the name of a baseline"),
+    ({'features': 'a/x.tsv,b/x.tsv'}, "two are named 'x'"),
+    ({'features': 'x=a.tsv', 'checkpoint': 'x=b'}, 'x names a checkpoint and a table'),
+    ({'features': '=a.tsv'}, 'is not NAME=PATH'),
+    ({'features': 'a.tsv'}, r'whose scans\? give --config.data_dir'),
+    ({'features': 'a.tsv', 'participants': 'p.tsv'}, 'a.tsv: no such file'),
+    ({'features': 'a.tsv', 'participants': 'p.tsv', 'data_dir': 'd'}, 'give labels once'),
+    ({'checkpoint': 'nowhere', 'data_dir': 'DATA'}, 'nowhere: no such weights'),
+    ({'checkpoint': 'a', 'participants': 'p.tsv'}, 'a checkpoint needs volumes'),
+    ({'checkpoint': 'a', 'tasks': 'agee'}, "did you mean 'age'"),
+    ({'checkpoint': 'a', 'folds': 1}, 'config.folds is 1, must be at least 2'),
+    ({'checkpoint': 'a', 'estimators': 'forest'}, "unknown estimator 'forest'"),
+    ({'checkpoint': 'a', 'protocol': 'heldout'}, "unknown protocol 'heldout'"),
+    ({'checkpoint': 'a', 'learning_curve': 'some'}, 'neither numbers of people'),
+    ({'checkpoint': 'a', 'task_file': 'none.py'}, 'none.py: no such file of tasks'),
+    ({'checkpoint': 'a', 'out': 'README.md/probe'}, 'is or lies in a file')])
+def test_wrong_use_is_said_before_anything_is_written(changes, message, training_set, tmp_path,
+                                                      monkeypatch):
+  changes = {key: value.replace('DATA', str(training_set.directory))
+             if isinstance(value, str) else value for key, value in changes.items()}
+  config = _config(**{'out': str(tmp_path / 'out'), **changes})
+  monkeypatch.chdir(ROOT)
+  with pytest.raises(UserError, match=message):
+    probe.probe(config)
+  assert not list(tmp_path.iterdir())
+
+
+def test_one_line_and_a_help_that_teaches():
+  done = subprocess.run([sys.executable, '-m', 'anatcl_jax.probe', '--config=configs/probe.py',
+                         '--config.task=age'], cwd=ROOT, capture_output=True, text=True)
+  line, = [line for line in done.stderr.splitlines() if line.startswith('error:')]
+  assert done.returncode == 2 and "did you mean 'tasks'" in line and 'Traceback' not in done.stderr
+  done = subprocess.run([sys.executable, '-m', 'anatcl_jax.probe', '--help'], cwd=ROOT,
+                        capture_output=True, text=True)
+  text = ' '.join(done.stdout.split())
+  assert '--config.folds=5 by participant, stratified' in text
+  assert '--config.checkpoint=runs/mine' in text and 'the others, cross_validation' in text
+
+
+def test_a_config_by_its_text():
+  assert command_line.load_config('configs/probe.py:cohort=adni').tasks == 'adni'
+  with pytest.raises(UserError, match='none.py: no such config file'):
+    command_line.load_config('none.py:demo')
+
+
+@pytest.mark.parametrize('text, message', [
+    ('participant_id\tage\nsub-1\t3\n', 'is no table of features'),
+    ('f0\tf1\n1\t2\n', 'is no table of features'),
+    ('participant_id\tf0\nsub-1\tx\n', r'column f0 is not a number for sub-1 \(x\)')])
+def test_tables_that_hold_no_features(text, message, tmp_path):
+  (tmp_path / 'a.tsv').write_text(text)
+  with pytest.raises(UserError, match=message):
+    features.read_table(tmp_path / 'a.tsv')
+
+
+def test_columns_of_a_table_are_in_their_order(tmp_path):
+  (tmp_path / 'a.tsv').write_text(
+      'participant_id\tf10\tf2\tsite\n01_ses-2\t10\t2\tx\nsub-02\t11\t\ty\n')
+  identifiers, values = features.read_table(tmp_path / 'a.tsv')
+  assert identifiers[['participant_id', 'session', 'site']].values.tolist() == [
+      ['sub-01', 'ses-2', 'x'], ['sub-02', '', 'y']]
+  np.testing.assert_array_equal(values, np.float32([[2, 10], [np.nan, 11]]))
