@@ -51,13 +51,13 @@ def with_gradients(function, arguments, g):
 
 
 @pytest.mark.parametrize('grid', GRIDS)
-@pytest.mark.parametrize('path, size, stride, channels', [
-    ('winograd', 3, 1, 3), ('patches', 3, 1, 3), ('patches', 3, 2, 3), ('patches', 1, 1, 3),
-    ('patches', 1, 2, 3), ('stem', 7, 2, 1), ('stem', 3, 2, 2)])
-def test_each_path_on_cpu(path, size, stride, channels, grid, any_size, monkeypatch):
+@pytest.mark.parametrize('path, size, stride, channels, features', [
+    ('winograd', 3, 1, 3, 5), ('patches', 3, 1, 3, 5), ('patches', 3, 2, 3, 120),
+    ('patches', 1, 1, 3, 5), ('patches', 1, 2, 3, 5), ('stem', 7, 2, 1, 5), ('stem', 3, 2, 2, 5)])
+def test_each_path_on_cpu(path, size, stride, channels, features, grid, any_size, monkeypatch):
   monkeypatch.setattr(convolution, 'cpu_path', lambda *shapes: path)
   with jax.enable_x64(True):
-    x, kernel = normal(2, *grid, channels), normal(size, size, size, channels, 5)
+    x, kernel = normal(2, *grid, channels), normal(size, size, size, channels, features)
     g = normal(*jax.eval_shape(lambda: expected_conv(x, kernel, stride)).shape)
     actual = jax.jit(functools.partial(
         with_gradients, lambda x, k: conv3d(x, k, stride, size // 2)))((x, kernel), g)
@@ -103,6 +103,7 @@ def test_the_rule_for_the_published_encoder():
   assert path((31, 37, 31), 64, 64) == path((16, 19, 16), 128, 128) == 'winograd'
   assert path((31, 37, 31), 64, 128, 3, 2) == path((8, 10, 8), 256, 256) == 'patches'
   assert path((4, 5, 4), 512, 512) == path((8, 10, 8), 256, 512, 3, 2) == 'patches'
+  assert path((31, 37, 31), 64, 128, 1, 2) == path((8, 8, 8), 16, 16, 1) == 'patches'
   assert path((8, 8, 8), 16, 16) is None
   assert cpu_path((1, 64, 64, 64, 64), (2, 2, 2, 64, 64), 2, 0) is None
   assert cpu_path((1, 64, 64, 64, 64), (3, 3, 3, 64, 64), 1, 0) is None

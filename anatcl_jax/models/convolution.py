@@ -72,21 +72,25 @@ conv3d.defvjp(_conv3d_forward, _conv3d_gradients)
 def cpu_path(x: tuple[int, ...], kernel: tuple[int, ...], stride: int, padding: int) -> str | None:
   """How a CPU computes a convolution of these shapes; None for XLA's own.
 
+  - 1^3: 'patches', which are slices
   - a small one, or none of a ResNet's: XLA's own, which compiles faster
   - few channels with stride 2, the stem: 'stem'
   - 3^3 with stride 1 where a plane has enough rows for a product: 'winograd'
-  - other 3^3 and 1^3: 'patches'
+  - other 3^3: 'patches'
   """
   size, channels, features = kernel[0], *kernel[-2:]
   outputs = math.prod(-(-n // stride) for n in x[1:4])
-  if (size % 2 == 0 or padding != size // 2 or stride not in (1, 2)
-      or outputs * math.prod(kernel) < _SMALL):
+  if size % 2 == 0 or padding != size // 2 or stride not in (1, 2):
+    return None
+  if size == 1:
+    return 'patches'
+  if outputs * math.prod(kernel) < _SMALL:
     return None
   if stride == 2 and channels <= 4:
     return 'stem'
   if size == 3 and stride == 1 and x[2] * x[3] >= 256:
     return 'winograd'
-  return 'patches' if size in (1, 3) else None
+  return 'patches' if size == 3 else None
 
 
 _SMALL = 2**27        # products of one volume

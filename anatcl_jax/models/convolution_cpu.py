@@ -144,17 +144,17 @@ def patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def patches_gradients(x: jax.Array, kernel: jax.Array, stride: int, g: jax.Array) -> Gradients:
-  """Gradients of `patches` from the gradient g of its result; kernels 1^3 and 3^3."""
-  size, channels, features = kernel.shape[0], *kernel.shape[-2:]
-  if stride == 1:
-    # The patches of g serve both gradients.
-    rows = _patches(g, size, 1)
-    flipped = kernel[::-1, ::-1, ::-1].swapaxes(3, 4).reshape(-1, channels)
-    kernel_gradient = jnp.einsum('nxyzk,nxyzc->kc', rows, x)
-    kernel_gradient = kernel_gradient.reshape(size, size, size, features, channels)
-    return jnp.dot(rows, flipped), kernel_gradient[::-1, ::-1, ::-1].swapaxes(3, 4)
-  kernel_gradient = jnp.einsum('nxyzk,nxyzf->kf', _patches(x, size, stride), g)
-  return _by_parity(x.shape, kernel, g), kernel_gradient.reshape(kernel.shape)
+  """Gradients of `patches` from the gradient g of its result; kernels 1^3 and 3^3, stride 1 or 2."""
+  rows = _patches(x, kernel.shape[0], stride)
+  kernel_gradient = jnp.einsum('nxyzk,nxyzf->kf', rows, g).reshape(kernel.shape)
+  if kernel.size < rows.size:
+    taps = jnp.einsum('nxyzf,abdcf->nxyzabdc', g, kernel)
+  else:
+    # The same, so that XLA transposes the result and not the larger kernel, which for 512 channels
+    # takes as long as the product.
+    taps = lax.optimization_barrier(jnp.einsum('abdcf,nxyzf->abdcnxyz', kernel, g))
+    taps = taps.transpose(4, 5, 6, 7, 0, 1, 2, 3)
+  return _gathered_from_taps(taps, x.shape, stride), kernel_gradient
 
 
 def _patches(x: jax.Array, size: int, stride: int) -> jax.Array:
@@ -169,31 +169,24 @@ def _patches(x: jax.Array, size: int, stride: int) -> jax.Array:
        for offset in np.ndindex(size, size, size)], -1)
 
 
-def _by_parity(shape: tuple[int, ...], kernel: jax.Array, g: jax.Array) -> jax.Array:
-  """Gradient of the input of a convolution with stride 2.
+def _gathered_from_taps(taps: jax.Array, shape: tuple[int, ...], stride: int) -> jax.Array:
+  """Sums what each output [N, X', Y', Z', K, K, K, C] gives to the inputs that its taps meet."""
+  counts = taps.shape[1:4]
+  if taps.shape[4] == 1:
+    x, zero = taps[:, :, :, :, 0, 0, 0], jnp.zeros((), taps.dtype)
+    spread = [(0, n - stride * (m - 1) - 1, stride - 1) for n, m in zip(shape[1:4], counts)]
+    return lax.pad(x, zero, ((0, 0, 0), *spread, (0, 0, 0)))
+  taps = jnp.pad(taps, ((0, 0), *((2 - stride, 1),) * 3, *((0, 0),) * 4))
 
-  A position of the input meets every other tap along an axis, which ones depends on whether its
-  index is odd: four products for the parities along X and Y, with both along Z in N.
-  """
-  size, channels = kernel.shape[0], kernel.shape[3]
-  if size == 1:
-    x = jnp.dot(g, kernel[0, 0, 0].T)
-    interior = [(0, n - 2 * m + 1, 1) for n, m in zip(shape[1:4], g.shape[1:4])]
-    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *interior, (0, 0, 0)))
-  counts = g.shape[1:4]
-  g = jnp.pad(g, ((0, 0), *((0, 1),) * 3, (0, 0)))
-  classes = []
-  for odd in np.ndindex(2, 2):
-    slices, taps = [], []
-    for (tap_x, shift_x), (tap_y, shift_y) in itertools.product(*(_MEETS[o] for o in odd)):
-      row = kernel[tap_x, tap_y].swapaxes(1, 2)   # [3, F, C]
-      for shift_z, pair in enumerate(((row[1], row[2]), (jnp.zeros_like(row[0]), row[0]))):
-        slices.append(g[:, shift_x:shift_x + counts[0], shift_y:shift_y + counts[1],
-                        shift_z:shift_z + counts[2]])
-        taps.append(jnp.concatenate(pair, -1))
-    classes.append(jnp.dot(jnp.concatenate(slices, -1), jnp.concatenate(taps)))
-  x = jnp.stack(classes).reshape(2, 2, *classes[0].shape[:-1], 2, channels)
-  return _interleaved(jnp.moveaxis(x, -2, 2), shape)
+  def sum_of(met):
+    """Over (tap, shift) along each axis."""
+    return sum(taps[:, a:a + counts[0], b:b + counts[1], c:c + counts[2], i, j, k]
+               for (i, a), (j, b), (k, c) in itertools.product(*met))
+
+  if stride == 1:
+    return sum_of((((0, 2), (1, 1), (2, 0)),) * 3)
+  classes = jnp.stack([sum_of([_MEETS[odd] for odd in odds]) for odds in np.ndindex(2, 2, 2)])
+  return _interleaved(classes.reshape(2, 2, 2, *classes.shape[1:]), shape)
 
 
 # What a window of 3 with stride 2 has of an axis: (tap, j's shift) for an even index 2 j, which meets
@@ -248,19 +241,18 @@ def _scan_planes(x: jax.Array, size: int, init: jax.Array | None, function: Call
                   for n, m in zip((depth, height, width), x.shape)] + [(0, 0)])
 
   def rows_of(planes):
-    """[Y' Z', planes K^2 C]: the patches of every plane side by side."""
+    """The patches [Y' Z', K^2 C] of each plane."""
     parts = jnp.concatenate([planes[:, :, i:i + 2 * width - 1:2] for i in range(size)], -1)
-    parts = [parts[plane, i:i + 2 * height - 1:2] for plane in range(len(planes))
-             for i in range(size)]
-    return jnp.concatenate(parts, -1).reshape(height * width, -1)
+    parts = jnp.concatenate([parts[:, i:i + 2 * height - 1:2] for i in range(size)], -1)
+    return tuple(parts.reshape(len(planes), height * width, -1))
 
   # The next plane of outputs sees the same planes of x but two.
   def step(carry, inputs):
     carry, seen = carry
     two, plane = inputs
-    rows = jnp.concatenate([seen, rows_of(two)], -1)
-    carry, result = function(carry, rows, plane)
-    return (carry, rows[:, 2 * rows.shape[1] // size:]), result
+    seen += rows_of(two)
+    carry, result = function(carry, jnp.concatenate(seen, -1), plane)
+    return (carry, seen[2:]), result
 
   twos = x[size - 2:].reshape(depth, 2, *x.shape[1:])
   (carry, _), results = lax.scan(step, (init, rows_of(x[:size - 2])), (twos, planes))
