@@ -10,7 +10,7 @@ Checkpoints are workdirs of `python -m anatcl_jax.main` or converted weights; ta
 have a row a scan, participant_id and session, then the columns f0, f1, ... Each task is predicted by
 scikit-learn from every representation in the same nested cross-validation by participant; people
 whom an encoder was trained on are never predicted. The folder config.out then holds results.tsv
-(mean, sd and 95 % interval of each metric), predictions, comparisons, and report.html. Tasks are
+(mean, sd and 95 % interval of each metric), predictions, comparisons and how they were made. Tasks are
 data: configs/tasks.py has them by cohort, and docs/probe.md says how each figure is made.
 """
 

@@ -11,9 +11,8 @@ import sys
 import pytest
 from ml_collections import ConfigDict
 
-from anatcl_jax import prepare, tracking
+from anatcl_jax import command_line, prepare, tracking
 from anatcl_jax.config import key_names
-from configs.pretrain import get_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
@@ -32,10 +31,8 @@ def test_every_command_parses():
     arguments = shlex.split(text.split('`')[0])
     if module == 'prepare' and '--help' not in arguments:
       prepare.command_line().parse_args(arguments)
-    if module == 'main':
-      path, _, own = arguments[0].partition('=')[2].partition(':')
-      assert (ROOT / path).is_file()
-      config = get_config(own)
+    if module in ('main', 'probe'):
+      config = command_line.load_config(f'{ROOT}/' + arguments[0].removeprefix('--config='))
       keys = [a.split('=')[0].removeprefix('--config.') for a in arguments if '--config.' in a]
       assert isinstance(config, ConfigDict) and set(keys) <= set(key_names(config))
 
