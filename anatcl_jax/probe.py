@@ -7,11 +7,12 @@
       --config.features=ours.tsv,theirs=other.tsv --config.participants=participants.tsv
 
 Checkpoints are workdirs of `python -m anatcl_jax.main` or converted weights; tables of features
-have a row a scan, participant_id and session, then the columns f0, f1, ... Each task is predicted by
-scikit-learn from every representation in the same nested cross-validation by participant; people
-whom an encoder was trained on are never predicted. The folder config.out then holds results.tsv
-(mean, sd and 95 % interval of each metric), predictions, comparisons and how they were made. Tasks are
-data: configs/tasks.py has them by cohort, and docs/probe.md says how each figure is made.
+have a row a scan, participant_id and session, then the columns f0, f1, ... Each task is predicted
+by scikit-learn from every representation in the same nested cross-validation by participant;
+people whom an encoder was trained on are never predicted. The folder config.out then holds
+results.tsv (mean, sd and 95 % interval of each metric), predictions, comparisons and how they were
+made. Tasks are data: configs/tasks.py has them by cohort, and docs/probe.md says how each figure
+is made.
 """
 
 from __future__ import annotations
