@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 import pathlib
+import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,6 +22,9 @@ from anatcl_jax import processes, stored
 from anatcl_jax.data.attributes import Statistics
 from anatcl_jax.errors import RunFailure, Stopped, UserError
 from anatcl_jax.step import TrainState
+
+
+_NO_ROOM = re.compile('No space left on device|Disk quota exceeded|File too large')
 
 
 class _Best(PreservationPolicy):
@@ -106,7 +111,9 @@ class Checkpoints:
     try:
       yield
     except Exception as error:
-      what = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+      text = str(error).strip() or type(error).__name__
+      full = _NO_ROOM.search(text)
+      what = full[0] if full else text.splitlines()[0][:160]
       self._error = (f'a checkpoint can\'t be written to {self._directory} ({what}); those before '
                      'it are whole: make room, and the same command goes on from the last')
 
@@ -119,6 +126,7 @@ class Checkpoints:
         with self._noting_errors():
           finish()
       if self._error:
+        time.sleep(1)   # writes that are still under way would make the directory anew
         for unfinished in self._directory.glob('*.orbax-checkpoint-tmp*'):
           shutil.rmtree(unfinished, ignore_errors=True)
     if kind is None or issubclass(kind, Stopped):   # on all processes, then
@@ -145,8 +153,9 @@ def restore(workdir: pathlib.Path, like: TrainState) -> tuple[TrainState, Statis
     if not any(processes.on_any(bool(why))):
       if processes.is_first():
         for bad, reason in damaged.items():
-          print(f'warning: checkpoint {bad} is damaged ({reason}); it is now {_set_aside(workdir, bad)}'
-                f', and the run goes on from step {step}', file=sys.stderr)
+          aside = _set_aside(workdir, bad)
+          print(f'warning: checkpoint {bad} is damaged ({reason}); it is now {aside}, and the run '
+                f'goes on from step {step}', file=sys.stderr)
       processes.wait_for_all('restored')
       return state, {term: {name: np.asarray(values, np.float32) for name, values in own.items()}
                      for term, own in content['statistics'].items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import errno
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -48,6 +49,12 @@ def reported() -> Iterator[None]:
   except UserError as error:
     print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
     sys.exit(error.exit_code)
+  except OSError as error:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+      raise
+    print(f'error: {error.filename or "a file"} can\'t be written ({error.strerror}); make room '
+          'and run the same command again', file=sys.stderr)
+    sys.exit(RunFailure.exit_code)
   except Stopped as stop:
     print(f'stopped: {stop}', file=sys.stderr)
     sys.exit(stop.exit_code)

@@ -10,10 +10,11 @@ checkpoints and pictures; the same workdir again goes on where it stopped. SIGTE
 `python -m anatcl_jax.prepare`. The demo ends with what its frozen features know of the subjects
 held out (`python -m anatcl_jax.probe`), as does a run with --config.report_at_end=configs/probe.py.
 
-All devices of the machine are used. Several processes, one a machine or one a GPU, share a workdir
-and data_dir and run the same command; SLURM, Open MPI and GKE say which is which, elsewhere flags do:
+All devices of the machine are used. Several processes, one a machine or one a GPU, share workdir
+and data_dir and run the same command; SLURM, Open MPI and GKE say which is which, elsewhere flags:
 
-  python -m anatcl_jax.main --config=... --coordinator_address=host0:9871 --num_processes=2 --process_id=0
+  python -m anatcl_jax.main --config=... --coordinator_address=host0:9871 --num_processes=2 \\
+      --process_id=0
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Where results go, or the run to go on with (default: runs/ and the names of '
     'config, descriptor, encoder and fold)')
 _COORDINATOR = flags.DEFINE_string(
-    'coordinator_address', None, 'Several processes: host:port of process 0, where all of them meet '
-    '(default: JAX_COORDINATOR_ADDRESS, or found on SLURM, Open MPI and TPU)')
+    'coordinator_address', None, 'Several processes: host:port of process 0, where all of them '
+    'meet (default: JAX_COORDINATOR_ADDRESS, or found on SLURM, Open MPI and TPU)')
 _NUM_PROCESSES = flags.DEFINE_integer(
     'num_processes', None, 'Several processes: how many (default: JAX_NUM_PROCESSES, or found)',
     lower_bound=1)
@@ -49,7 +50,8 @@ def main(argv: list[str]) -> None:
   """Trains as the flags say."""
   del argv
   if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)  # Orbax writes a dozen lines of INFO a checkpoint
+    # Orbax writes a dozen lines a checkpoint, and tracebacks of errors that it raises as well.
+    logging.set_verbosity(logging.FATAL)
   signals.stop_at_once()
   config = _CONFIG.value
   workdir = pathlib.Path(_WORKDIR.value or _default_workdir())

@@ -1,4 +1,4 @@
-"""The processes of one run, over jax.distributed: they begin together, and none outlives the rest."""
+"""The processes of one run, over jax.distributed: they begin and end together."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from anatcl_jax.errors import RunFailure, Stopped, UserError
 _CONNECT_SECONDS = 300
 # What JAX's transports say of a process that is gone (gloo, NCCL, the coordination service).
 _LOST = re.compile(r'gloo|nccl|peer|socket|heartbeat|coordination|unavailable|deadline', re.I)
-_LOST_ONE = ('lost another process of the run, whose own last line may say why; the same command goes '
-             'on from the last checkpoint')
+_LOST_ONE = ('lost another process of the run, whose own last line may say why; the same command '
+             'goes on from the last checkpoint')
 
 
 def start(coordinator_address: str | None = None, num_processes: int | None = None,
@@ -87,14 +87,15 @@ def together() -> Iterator[None]:
 
 @contextlib.contextmanager
 def leaving() -> Iterator[None]:
-  """Around the whole command: one process of several that fails leaves at once.
+  """Around the whole command: a process that fails leaves at once.
 
-  Python's own way out would wait minutes for the others, and they for it.
+  Python's own way out would wait minutes for other processes, and they for it, and would print
+  tracebacks of TensorStore's writes that are still under way on a full disk.
   """
   try:
     yield
   except SystemExit as leave:
-    if leave.code and jax.distributed.is_initialized():
+    if leave.code:
       sys.stdout.flush()
       sys.stderr.flush()
       os._exit(leave.code if isinstance(leave.code, int) else 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -11,9 +12,9 @@ from anatcl_jax import processes
 from anatcl_jax.errors import UserError
 
 # A run may be resumed with other values of these: they do not change what the state means.
-_HARMLESS = {'epochs', 'log_every_steps', 'checkpoint_every_epochs', 'keep_checkpoints', 'keep_every_epochs',
-             'keep_best_metric', 'keep_best_mode', 'heldout_every_epochs', 'mapper',
-             'reader_threads', 'data_dir', 'data', 'probe_every_epochs', 'report_at_end'}
+_HARMLESS = {'epochs', 'log_every_steps', 'checkpoint_every_epochs', 'keep_checkpoints',
+             'keep_every_epochs', 'keep_best_metric', 'keep_best_mode', 'heldout_every_epochs',
+             'mapper', 'reader_threads', 'data_dir', 'data', 'probe_every_epochs', 'report_at_end'}
 
 
 def check_config(workdir: pathlib.Path, config: dict[str, Any]) -> None:
@@ -33,12 +34,14 @@ def check_config(workdir: pathlib.Path, config: dict[str, Any]) -> None:
                       'choose another --workdir')
   if not processes.is_first():
     return
+  temporary = path.with_suffix('.writing')
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix('.writing')
     temporary.write_text(json.dumps(config, indent=1) + '\n')
     os.replace(temporary, path)
   except OSError as error:
+    with contextlib.suppress(OSError):
+      temporary.unlink()
     raise UserError(f'{workdir}: can\'t be written ({error.strerror}); choose another --workdir'
                     ) from None
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
 import sys
 import time
+from collections.abc import Iterator
 
 import numpy as np
-import tensorboardX
 import tqdm
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from anatcl_jax.errors import RunFailure
 from anatcl_jax.progress import progress_bar
 
 
@@ -29,28 +34,49 @@ class MetricsLog:
     self.path = workdir / 'metrics.jsonl'
     kept = [row for row in read_metrics(workdir) if row['step'] <= resume_step]
     temporary = self.path.with_suffix('.writing')
-    temporary.write_text(''.join(json.dumps(row) + '\n' for row in kept))
-    os.replace(temporary, self.path)
-    self._file = self.path.open('a')
-    self._events = tensorboardX.SummaryWriter(str(workdir / 'tensorboard'),
-                                              purge_step=resume_step + 1)
+    with self._reported():
+      try:
+        temporary.write_text(''.join(json.dumps(row) + '\n' for row in kept))
+        os.replace(temporary, self.path)
+      finally:
+        temporary.unlink(missing_ok=True)
+      self._file = self.path.open('a')
+      (workdir / 'tensorboard').mkdir(exist_ok=True)
+      # Not SummaryWriter: its thread dies of a full disk, and then it waits for ever.
+      self._events = EventsWriter(str(workdir / 'tensorboard' / 'events'))
+      for start in ({'file_version': 'brain.Event:2'},
+                    {'session_log': SessionLog(status=SessionLog.START)}):
+        self._events.write_event(Event(step=resume_step + 1, wall_time=time.time(), **start))
 
   def write(self, step: int, epoch: int, metrics: dict[str, float]) -> None:
     if not self._writes:
       return
     row = {'step': step, 'epoch': epoch, **{name: float(v) for name, v in metrics.items()}}
-    self._file.write(json.dumps(row) + '\n')
-    self._file.flush()
-    for name, value in metrics.items():
-      self._events.add_scalar(name, float(value), step)
+    with self._reported():
+      self._file.write(json.dumps(row) + '\n')
+      self._file.flush()
+      for name, value in metrics.items():
+        self._events.write_event(Event(step=step, wall_time=time.time(),
+                                       summary=summary.scalar(name, float(value))))
+      self._events.flush()
+
+  @contextlib.contextmanager
+  def _reported(self) -> Iterator[None]:
+    try:
+      yield
+    except OSError as error:
+      raise RunFailure(f'{self.path.parent}: metrics can\'t be written ({error.strerror}); make '
+                       'room, and the same command goes on from the last checkpoint') from None
 
   def __enter__(self) -> MetricsLog:
     return self
 
   def __exit__(self, *_) -> None:
     if self._writes:
-      self._file.close()
-      self._events.close()
+      with contextlib.suppress(OSError):   # each row is flushed, and told where it can't be
+        self._file.close()
+      with contextlib.suppress(OSError):
+        self._events.close()
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import collections
+import errno
+import os
 import pathlib
 import random
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from anatcl_jax import checkpoint, stored, tracking, train
@@ -87,6 +92,55 @@ def test_an_unknown_best_metric_stops_before_anything_is_saved(small_model, trai
     train.train(small_config(training_set.directory, keep_best_metric='heldout/lost'),
                 tmp_path / 'run')
   assert not stored.steps(tmp_path / 'run')
+
+
+def test_a_full_disk_is_one_line_and_leaves_what_was_saved(small_model, training_set, tmp_path,
+                                                           monkeypatch):
+  config = small_config(training_set.directory)
+  save = ocp.CheckpointManager.save
+
+  def without_room(manager, step, **items):
+    if step == 8:
+      (manager.directory / '8.orbax-checkpoint-tmp').mkdir()
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return save(manager, step, **items)
+
+  monkeypatch.setattr(ocp.CheckpointManager, 'save', without_room)
+  with pytest.raises(RunFailure, match=r'checkpoint can.t be written to .*/checkpoints \(No space '
+                                       r'left on device\); those before it are whole: make room'):
+    train.train(config, tmp_path / 'run')
+  assert [path.name for path in (tmp_path / 'run' / 'checkpoints').iterdir()] == ['4']
+  monkeypatch.setattr(ocp.CheckpointManager, 'save', save)
+  train.train(config, tmp_path / 'run')
+  assert [row['step'] for row in tracking.read_metrics(tmp_path / 'run')] == list(range(1, 17))
+
+
+FULL_DISK = """
+mount -t tmpfs -o size={size}k none {mount} && cd {root} || exit 77
+run() {{ {python} -m anatcl_jax.main --config=configs/pretrain.py:encoder=tiny \
+  --workdir={mount}/run \
+  --config.data_dir={data} --config.batch_size=8 --config.epochs=2 --config.feature_dim=8; }}
+run 2> {out}/first.txt; echo $? > {out}/first.code; find {mount}/run > {out}/files.txt
+mount -o remount,size=64m {mount}; run 2> {out}/second.txt; echo $? > {out}/second.code
+"""
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_really_full(training_set, tmp_path):
+  """A file system of 5 MB in memory, in a namespace of its own: room for one checkpoint."""
+  (tmp_path / 'disk').mkdir()
+  script = FULL_DISK.format(
+      size=5000, mount=tmp_path / 'disk', root=pathlib.Path(__file__).parents[1],
+      python=sys.executable, data=training_set.directory, out=tmp_path)
+  code = subprocess.run(['unshare', '-rm', 'sh', '-c', script], check=False).returncode
+  if code == 77 or not (tmp_path / 'first.code').exists():
+    pytest.skip('no file system may be mounted here')
+  said = (tmp_path / 'first.txt').read_text()
+  assert (tmp_path / 'first.code').read_text() == '1\n', said
+  assert said.splitlines()[-1].startswith('error: ') and 'No space left' in said
+  assert 'Traceback' not in said and 'checkpoint-tmp' not in (tmp_path / 'files.txt').read_text()
+  assert (tmp_path / 'second.code').read_text() == '0\n', (tmp_path / 'second.txt').read_text()
+  assert 'steps: 4 done of 8' in (tmp_path / 'second.txt').read_text()
 
 
 def spoil(path: pathlib.Path, rng: random.Random) -> str:
