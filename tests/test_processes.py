@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -99,3 +101,10 @@ def test_alone_nothing_is_started(monkeypatch):
   monkeypatch.setenv('SLURM_NTASKS', '1')
   monkeypatch.setattr(processes.jax.distributed, 'initialize', None)   # calling it would fail
   processes.start()
+
+
+def test_importing_the_program_does_not_start_jax():
+  """jax.distributed can only be joined before; in a process of its own, as here JAX has started."""
+  code = ('import anatcl_jax.main, jax._src.xla_bridge as bridge; '
+          'raise SystemExit(bridge.backends_are_initialized())')
+  assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0

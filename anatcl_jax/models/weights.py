@@ -8,7 +8,6 @@ import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from anatcl_jax import __version__, checkpoint, models
@@ -83,7 +82,7 @@ def encoder_shapes(name: str) -> dict[str, Any]:
 
 
 # Parameters do not depend on it.
-_VOLUME = jnp.zeros((1, 64, 64, 64, 1))
+_VOLUME = np.zeros((1, 64, 64, 64, 1), np.float32)   # NumPy: importing must not start JAX
 
 
 def _by_name(tree: dict[str, Any]) -> dict[str, Any]:
