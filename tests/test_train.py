@@ -79,7 +79,7 @@ def test_checkpoint_holds_state_and_statistics_of_training_subjects(finished, tr
   train_records, _ = pipeline.split_by_participant(
       training_set.table['participant_id'].to_numpy(), 0, 5, 0)
   config = _config(training_set)
-  program = train._compile(config, jax.make_mesh((1,), ('batch',)), 2)
+  program = train.compile_program(config, jax.make_mesh((1,), ('batch',)), 2)
   like = program.init(jax.random.key(1), training_set.grid.shape)
   assert stored.steps(finished / 'whole')[0] == 16
   state, statistics = checkpoint.restore(finished / 'whole', like)

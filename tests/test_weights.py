@@ -27,7 +27,7 @@ def workdir(small_model, training_set, tmp_path_factory):
 
 def initial_state(training_set, seed):
   config = small_config(training_set.directory)
-  program = train._compile(config, jax.make_mesh((1,), ('batch',)), 2)
+  program = train.compile_program(config, jax.make_mesh((1,), ('batch',)), 2)
   return program.init(jax.random.key(seed), training_set.grid.shape)
 
 
