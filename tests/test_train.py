@@ -17,6 +17,7 @@ from matplotlib import image
 from anatcl_jax import checkpoint, report, stored, tracking, train
 from anatcl_jax.data import pipeline
 from anatcl_jax.errors import RunFailure, UserError
+from anatcl_jax.report import training
 from configs.pretrain import get_config
 
 
@@ -141,11 +142,11 @@ def test_every_term_is_drawn(tmp_path):
     row |= {f'loss/{name}': 1.0, f'effective_positives/{name}': 2.0}
   (tmp_path / 'metrics.jsonl').write_text(json.dumps(row) + '\n')
   drawn = []
-  original, report._curve = report._curve, lambda *arguments: drawn.append(arguments[2])
+  original, training._curve = training._curve, lambda *arguments: drawn.append(arguments[2])
   try:
     report.training_curves(tmp_path, True)
   finally:
-    report._curve = original
+    training._curve = original
   assert {f'loss/{name}' for name in ('age', 'anatomy', 'sex', 'site', 'diagnosis')} < set(drawn)
 
 

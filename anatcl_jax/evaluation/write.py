@@ -13,10 +13,12 @@ from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation.results import UNTRAINED, Evaluation, Outcome
 from anatcl_jax.evaluation.tasks import METRICS
 
-_SHORT = {'mae': 'MAE', 'r2': 'R2', 'pearson_r': 'r', 'balanced_accuracy': 'balanced accuracy',
-          'roc_auc': 'ROC-AUC', 'average_precision': 'average precision',
-          'challenge_score': 'challenge score', 'mae_external': 'MAE external',
-          'mae_internal': 'MAE internal', 'site_balanced_accuracy': 'balanced accuracy of site'}
+METRIC_NAMES = {
+    'mae': 'MAE', 'r2': 'R2', 'pearson_r': 'r', 'balanced_accuracy': 'balanced accuracy',
+    'roc_auc': 'ROC-AUC', 'average_precision': 'average precision',
+    'challenge_score': 'challenge score', 'mae_external': 'MAE external',
+    'mae_internal': 'MAE internal', 'r2_external': 'R2 external', 'r2_internal': 'R2 internal',
+    'site_balanced_accuracy': 'balanced accuracy of site'}
 
 
 def results_table(evaluation: Evaluation) -> pandas.DataFrame:
@@ -128,15 +130,15 @@ def _block(outcomes: list[Outcome]) -> str:
   folds = len(first.fold_scores[metrics[0]])
   title = (f'{first.task.name}: {people} people{scans} predicted'
            + (f' ({counts})' if counts else '') + (f' in {folds} folds' if folds > 1 else ''))
-  rows = [('', f'{_SHORT.get(metrics[0], metrics[0])}{unit}', '95 % interval',
-           *(_SHORT.get(metric, metric) for metric in metrics[1:]))]
+  rows = [('', f'{METRIC_NAMES.get(metrics[0], metrics[0])}{unit}', '95 % interval',
+           *(METRIC_NAMES.get(metric, metric) for metric in metrics[1:]))]
   for outcome in outcomes:
     low, high = outcome.interval[metrics[0]]
     label = outcome.features + (f', {outcome.estimator}' if several and
                                 outcome.estimator != 'mean' else '')
-    rows.append((label, _figure(mean_and_sd(outcome, metrics[0])[0]),
-                 f'{_figure(low)} to {_figure(high)}',
-                 *(_figure(mean_and_sd(outcome, metric)[0]) for metric in metrics[1:])))
+    rows.append((label, shown(mean_and_sd(outcome, metrics[0])[0]),
+                 f'{shown(low)} to {shown(high)}',
+                 *(shown(mean_and_sd(outcome, metric)[0]) for metric in metrics[1:])))
   return f'{title}\n{_aligned(rows)}'
 
 
@@ -148,11 +150,11 @@ def _against_untrained(evaluation: Evaluation, outcome: Outcome) -> str:
   return ''.join(
       f'\n  {row.features}{f", {row.estimator}" if several else ""}: '
       + ('better than' if row.low > 0 else 'worse than' if row.high < 0 else 'not told apart from')
-      + f' untrained, by {_figure(row.difference)} ({_figure(row.low)} to {_figure(row.high)})'
+      + f' untrained, by {shown(row.difference)} ({shown(row.low)} to {shown(row.high)})'
       for row in rows.itertuples())
 
 
-def _figure(value: float) -> str:
+def shown(value: float) -> str:
   return '-' if np.isnan(value) else f'{value:.2f}' if abs(value) >= 1 else f'{value:.3f}'
 
 

@@ -1,0 +1,176 @@
+"""Figures beyond single tasks: embedding, sites, fewer labels, and second scans."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+
+from anatcl_jax.data import tables
+from anatcl_jax.evaluation.results import Evaluation, is_baseline
+from anatcl_jax.evaluation.write import METRIC_NAMES
+from anatcl_jax.report import style
+from anatcl_jax.report.style import Picture
+
+_COLUMNS = ('age', 'site', 'diagnosis', 'sex')
+_MOST_CLASSES = 12
+
+
+def embedding(evaluation: Evaluation) -> list[Picture]:
+  """Principal components of each encoder's features, coloured by what the table knows."""
+  table, found = evaluation.table, []
+  columns = [name for name in _COLUMNS if name in table
+             and table[name].mask(table[name].isin(tables.MISSING)).nunique() > 1]
+  for name, features in evaluation.features.items():
+    if is_baseline(name) or len(features) < 3 or not columns:
+      continue
+    components = PCA(2)
+    places = components.fit_transform(StandardScaler().fit_transform(features))
+    shares = components.explained_variance_ratio_
+    rows = -(-len(columns) // 2)
+    figure = style.new_figure(3.7 * min(len(columns), 2), 3.3 * rows + 0.7, f'Features of {name}',
+                              style.people(table['participant_id'], len(table)),
+                              evaluation.synthetic)
+    for place, column in enumerate(columns, 1):
+      _coloured(figure, figure.add_subplot(rows, min(len(columns), 2), place), places,
+                table[column], column)
+    figure.supxlabel(f'first component, {shares[0]:.0%} of the variance', fontsize=9)
+    figure.supylabel(f'second, {shares[1]:.0%}', fontsize=9)
+    found.append(Picture(
+        f'embedding-{name}', figure, f'Embedding of {name}',
+        'The first two principal components of the standardised features, a point a scan, '
+        'coloured by columns of the table. Grey: not known.',
+        f'Two principal components hold {shares.sum():.0%} of the variance.'))
+  return found
+
+
+def _coloured(figure, axes, places: np.ndarray, column: pandas.Series, name: str) -> None:
+  text = column.astype(str)
+  missing = (column.isna() | text.isin(tables.MISSING)).to_numpy()
+  axes.plot(*places[missing].T, 'x', color='#BBBBBB', markersize=4)
+  if name == 'age':
+    years = pandas.to_numeric(text.mask(missing), errors='coerce').to_numpy(float)
+    known = np.isfinite(years)
+    drawn = axes.scatter(*places[known].T, c=years[known], cmap='viridis', s=14)
+    figure.colorbar(drawn, ax=axes, label='years')
+  else:
+    counts = text[~missing].value_counts()
+    classes = sorted(counts.index[:_MOST_CLASSES])
+    for value, look in style.marks(classes).items():
+      own = (text == value).to_numpy() & ~missing
+      axes.plot(*places[own].T, look.marker, color=look.color, markersize=4, alpha=0.8,
+                markeredgewidth=0, label=f'{value} ({own.sum()})')
+    others = ~text.isin(classes).to_numpy() & ~missing
+    if others.any():
+      axes.plot(*places[others].T, '.', color=style.GREY, markersize=3,
+                label=f'{len(counts) - len(classes)} others ({others.sum()})')
+    axes.legend(frameon=False, fontsize=7)
+  axes.set_title(name, fontsize=10)
+  axes.set(xticks=[], yticks=[])
+  axes.spines[['top', 'right']].set_visible(False)
+
+
+def learning_curves(evaluation: Evaluation) -> list[Picture]:
+  """The main metric of each task over the number of labelled people."""
+  found = []
+  for task, rows in evaluation.learning_curves.groupby('task', sort=False):
+    metric = rows['metric'].iloc[0]
+    figure = style.new_figure(6, 4, f'{task}: fewer labels', f'up to {rows["subjects"].max():,} '
+                              'labelled people', evaluation.synthetic)
+    axes = figure.subplots()
+    for name, look in style.marks(list(dict.fromkeys(rows['features']))).items():
+      own = rows[rows['features'] == name].sort_values('subjects')
+      axes.errorbar(own['subjects'], own['mean'], own['sd'], color=look.color, marker=look.marker,
+                    linestyle=look.linestyle, capsize=3, label=name)
+    axes.set(xlabel='labelled people', ylabel=METRIC_NAMES.get(metric, metric), xscale='log')
+    ticks = sorted(rows['subjects'].unique())
+    axes.set_xticks(ticks, [f'{tick:g}' for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.legend(frameon=False, fontsize=8)
+    style.tidy(axes)
+    most = rows[rows['subjects'] == rows['subjects'].max()]
+    found.append(Picture(
+        f'labels-{len(found)}', figure, f'{task} from fewer labels',
+        'Mean and standard deviation of linear probes fitted on people drawn at random.',
+        f'With {rows["subjects"].max()} people: '
+        + ', '.join(f'{name} {score:.3g}' for name, score in zip(most['features'], most['mean']))))
+  return found
+
+
+def leakage(evaluation: Evaluation) -> list[Picture]:
+  """How well each representation tells the site."""
+  rows = evaluation.leakage
+  if not len(rows):
+    return []
+  first = rows.iloc[0]
+  figure = style.new_figure(7, 1.4 + 0.34 * len(rows), 'Site read from the representation',
+                            f'n = {first["n"]:,} scans of {first["sites"]} sites',
+                            evaluation.synthetic)
+  axes = figure.subplots()
+  for place, (row, look) in enumerate(zip(rows.itertuples(),
+                                          style.marks(list(rows['features'])).values())):
+    axes.plot([row.low, row.high], [place, place], color=look.color, linewidth=2)
+    axes.plot(row.balanced_accuracy, place, look.marker, color=look.color, markersize=8)
+  axes.set_yticks(range(len(rows)), rows['features'])
+  axes.invert_yaxis()
+  axes.axvline(first['chance'], color=style.GREY, linestyle=':')
+  axes.set_xlabel('balanced accuracy of site (dotted: chance)')
+  style.tidy(axes)
+  return [Picture('leakage', figure, 'Site leakage',
+                  'A representation of anatomy alone would be at chance, unless sites differ in '
+                  'whom they scan. 95 % bootstrap intervals over people.',
+                  ', '.join(f'{row.features} {row.balanced_accuracy:.2f}'
+                            for row in rows.itertuples()))]
+
+
+def left_out_sites(evaluation: Evaluation) -> list[Picture]:
+  """The main metric at each site, of probes fitted on all others."""
+  found = []
+  for task, rows in evaluation.leave_one_site_out.groupby('task', sort=False):
+    sites = list(dict.fromkeys(rows['site']))
+    names = list(dict.fromkeys(rows['features']))
+    count = rows.drop_duplicates('site')['n'].sum()
+    figure = style.new_figure(max(6, 0.5 * len(sites) + 4), 4, f'{task}: a site left out',
+                              f'n = {count:,} scans of {len(sites)} sites', evaluation.synthetic)
+    axes = figure.subplots()
+    for shift, (name, look) in enumerate(style.marks(names).items()):
+      own = rows[rows['features'] == name].set_index('site').loc[sites]
+      x = np.arange(len(sites)) + 0.7 * (shift / max(len(names) - 1, 1) - 0.5)
+      axes.vlines(x, own['low'], own['high'], color=look.color)
+      axes.plot(x, own['score'], look.marker, color=look.color, label=name)
+    labels = [f'{site}\n(n = {rows[rows["site"] == site]["n"].iloc[0]})' for site in sites]
+    axes.set_xticks(range(len(sites)), labels, fontsize=8)
+    metric = rows['metric'].iloc[0]
+    axes.set_ylabel(METRIC_NAMES.get(metric, metric))
+    figure.legend(*axes.get_legend_handles_labels(), loc='outside right', frameon=False, fontsize=8)
+    style.tidy(axes)
+    found.append(Picture(f'sites-{len(found)}', figure, f'{task} at a site left out',
+                         'Fitted on all other sites; 95 % bootstrap intervals over people.',
+                         f'{task} at {len(sites)} sites, each predicted from the others.'))
+  return found
+
+
+def reliability(evaluation: Evaluation) -> list[Picture]:
+  """The distribution over features of the test-retest ICC."""
+  rows = evaluation.reliability
+  if not len(rows):
+    return []
+  figure = style.new_figure(6.5, 4, 'Test-retest reliability of each feature',
+                            f'n = {rows["subjects"].max():,} people with two sessions',
+                            evaluation.synthetic)
+  axes = figure.subplots()
+  for name, look in style.marks(list(rows['features'])).items():
+    values = np.sort(evaluation.icc[name][np.isfinite(evaluation.icc[name])])
+    if len(values):
+      axes.step(values, np.arange(1, len(values) + 1) / len(values), color=look.color,
+                linestyle=look.linestyle, where='post', linewidth=2,
+                label=f'{name} ({len(values)} features)')
+  axes.set(xlabel='ICC(2,1)', ylabel='share of the features at or below')
+  axes.legend(frameon=False, fontsize=8)
+  style.tidy(axes)
+  return [Picture('reliability', figure, 'Reliability',
+                  'Curves further to the right are more reliable. Identification: how often '
+                  'someone\'s second session is nearest to their own first.',
+                  '; '.join(f'{row.features}: median {row.icc_median:.2f}, identification '
+                            f'{row.identification:.2f}' for row in rows.itertuples()))]

@@ -1,0 +1,100 @@
+"""The methods paragraph of an evaluation and its references, from what was really done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anatcl_jax.evaluation.results import Evaluation, is_baseline
+from anatcl_jax.evaluation.tasks import CHALLENGE, CLASSIFICATION, REGRESSION
+
+REFERENCES = {
+    'anatcl': 'Barbano CA, Brunello M, Dufumier B, Grangetto M. Anatomical foundation models for '
+              'brain MRIs. Pattern Recognition Letters 199, 2026; arXiv:2408.07079.',
+    'jax': 'Bradbury J, Frostig R, Hawkins P, et al. JAX: composable transformations of '
+           'Python+NumPy programs. 2018. https://github.com/jax-ml/jax',
+    'sklearn': 'Pedregosa F, Varoquaux G, Gramfort A, et al. Scikit-learn: machine learning in '
+               'Python. Journal of Machine Learning Research 12:2825-2830, 2011.',
+    'nadeau': 'Nadeau C, Bengio Y. Inference for the generalization error. Machine Learning '
+              '52:239-281, 2003.',
+    'holm': 'Holm S. A simple sequentially rejective multiple test procedure. Scandinavian Journal '
+            'of Statistics 6:65-70, 1979.',
+    'efron': 'Efron B, Tibshirani RJ. An introduction to the bootstrap. Chapman & Hall, 1993.',
+    'shrout': 'Shrout PE, Fleiss JL. Intraclass correlations: uses in assessing rater reliability. '
+              'Psychological Bulletin 86:420-428, 1979.',
+    'openbhb': 'Dufumier B, Grigis A, Victor J, et al. OpenBHB: a large-scale multi-site brain MRI '
+               'data-set for age prediction and debiasing. NeuroImage 263:119637, 2022.',
+    'freesurfer': 'Fischl B. FreeSurfer. NeuroImage 62:774-781, 2012.',
+    'desikan': 'Desikan RS, Ségonne F, Fischl B, et al. An automated labeling system for '
+               'subdividing the human cerebral cortex on MRI scans into gyral based regions of '
+               'interest. NeuroImage 31:968-980, 2006.',
+    'destrieux': 'Destrieux C, Fischl B, Dale A, Halgren E. Automatic parcellation of human '
+                 'cortical gyri and sulci using standard anatomical nomenclature. NeuroImage '
+                 '53:1-15, 2010.',
+}
+
+
+def paragraph(evaluation: Evaluation, saliency_method: str | None = None) -> tuple[str, list[str]]:
+  """Text with references as [1], and the list of them; only what this evaluation did."""
+  made, cited = evaluation.made, []
+
+  def cite(name: str) -> str:
+    if name not in cited:
+      cited.append(name)
+    return f'[{cited.index(name) + 1}]'
+
+  config, data = made.get('config', {}), made.get('data', {})
+  outcomes = [one for one in evaluation.outcomes if not one.refused]
+  kinds = {one.task.kind for one in outcomes}
+  encoders = [name for name in evaluation.features if not is_baseline(name)]
+  people = evaluation.table['participant_id'].nunique()
+  text = [f'Frozen features of {_listed(encoders)}{_architectures(made)} were computed with '
+          f'anatcl_jax {made.get("versions", {}).get("anatcl_jax", "")} {cite("anatcl")} in JAX '
+          f'{cite("jax")} for {len(evaluation.table):,} scans of {people:,} '
+          + ('synthetic (computer-generated) subjects.' if evaluation.synthetic else 'people.')]
+  probes = []
+  if kinds & {REGRESSION, CHALLENGE}:
+    probes.append('ridge regression')
+  if kinds & {CLASSIFICATION, CHALLENGE}:
+    probes.append('logistic regression with balanced class weights')
+  text.append(f'Linear probes ({" and ".join(probes)}, scikit-learn {cite("sklearn")}) were fitted '
+              'on standardised features; regularisation was chosen by an inner cross-validation'
+              + (f' of {config["inner_folds"]} folds' if 'inner_folds' in config else '')
+              + ' within the fitted side. No participant had scans on both sides of a split.')
+  protocols = [note for note in evaluation.notes if 'pretraining' in note and 'fitted on' in note]
+  text.append('Participants seen in pretraining were used for fitting only, and performance was '
+              'measured on those held out.' if protocols else
+              'Folds were stratified and grouped by participant.')
+  intervals = f'Intervals are 95 % percentile bootstraps over people {cite("efron")}'
+  text.append(intervals + (f' ({config["bootstrap"]:,} samples).' if 'bootstrap' in config
+                           else '.'))
+  if len(evaluation.comparisons):
+    tests = ' '.join(evaluation.comparisons['test'].astype(str).unique())
+    corrected = (f'the corrected resampled t test {cite("nadeau")}' if 'resampled' in tests
+                 or 't test' in tests else 'the bootstrap')
+    text.append(f'Encoders were compared with the baselines on the same people by {corrected}, '
+                f'p values adjusted after Holm {cite("holm")}.')
+  baselines = [name for name in dict.fromkeys(one.features for one in outcomes)
+               if is_baseline(name)]
+  text.append(f'Baselines on the same splits: {_listed(baselines)}.')
+  if 'morphometry' in baselines:
+    atlas = data.get('atlas', 'desikan')
+    text.append(f'Morphometry is {_listed(data.get("measures", ["its measures"]))} of the regions '
+                f'of the {atlas.capitalize()} atlas {cite(atlas)}'
+                + ('.' if evaluation.synthetic else f' from FreeSurfer {cite("freesurfer")}.'))
+  if CHALLENGE in kinds:
+    text.append('The OpenBHB challenge score is the mean absolute error of age on external sites '
+                f'times the balanced accuracy of site to the power of 0.3 {cite("openbhb")}.')
+  if len(evaluation.reliability):
+    text.append(f'Test-retest reliability is ICC(2,1) {cite("shrout")}.')
+  if saliency_method:
+    text.append(f'Saliency maps are {saliency_method} maps of the linear probe.')
+  return ' '.join(text), [REFERENCES[name] for name in cited]
+
+
+def _architectures(made: dict[str, Any]) -> str:
+  kinds = sorted({card.get('encoder', '') for card in made.get('cards', {}).values()} - {''})
+  return f' ({", ".join(kinds)})' if kinds else ''
+
+
+def _listed(names: list[str]) -> str:
+  return ' and '.join([', '.join(names[:-1])] * (len(names) > 1) + list(names[-1:])) or 'none'

@@ -1,0 +1,70 @@
+"""What all pictures have in common: colours and marks that survive colour blindness and paper."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import pathlib
+
+import matplotlib.figure
+
+# Okabe and Ito's, told apart by colour-blind readers; marks and line styles tell them apart again.
+COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+_MARKS = 'os^DvP*'
+_LINES = ('-', '--', '-.', ':', (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+GREY = '#666666'
+DPI = 110
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+  """A drawn figure, the name of its file without ending, and its words."""
+
+  name: str
+  figure: matplotlib.figure.Figure
+  title: str
+  caption: str       # what is shown, and of how many people
+  text: str          # what a reader who can't see it is told
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+  """How one representation looks in every figure."""
+
+  color: str
+  marker: str
+  linestyle: str | tuple
+
+
+def marks(names: list[str]) -> dict[str, Mark]:
+  """A look for each name, in their order."""
+  looks = zip(names, itertools.cycle(COLOURS), itertools.cycle(_MARKS), itertools.cycle(_LINES))
+  return {name: Mark(color, marker, line) for name, color, marker, line in looks}
+
+
+def new_figure(width: float, height: float, title: str, count: str, synthetic: bool
+               ) -> matplotlib.figure.Figure:
+  """An empty figure (inches) whose title says of how many people, and whether they are made up."""
+  figure = matplotlib.figure.Figure((width, height), layout='constrained')
+  figure.suptitle(f'{title}\n{count}' + (' · SYNTHETIC' if synthetic else ''), fontsize=11)
+  return figure
+
+
+def tidy(axes) -> None:
+  """Only the lines that carry something."""
+  axes.spines[['top', 'right']].set_visible(False)
+  axes.grid(alpha=0.25)
+  axes.set_axisbelow(True)
+
+
+def people(participants, scans: int) -> str:
+  """`n = 64 people` or `n = 64 people, 128 scans`."""
+  count = len(set(participants))
+  return f'n = {count:,} people' + (f', {scans:,} scans' if scans != count else '')
+
+
+def save(picture: Picture, directory: pathlib.Path) -> bytes:
+  """Writes NAME.png; returns its bytes."""
+  path = directory / f'{picture.name}.png'
+  picture.figure.savefig(path, dpi=DPI)
+  return path.read_bytes()
