@@ -10,8 +10,8 @@ Checkpoints are workdirs of `python -m anatcl_jax.main` or converted weights; ta
 have a row a scan, participant_id and session, then the columns f0, f1, ... Each task is predicted
 by scikit-learn from every representation in the same nested cross-validation by participant;
 people whom an encoder was trained on are never predicted. The folder config.out then holds
-results.tsv (mean, sd and 95 % interval of each metric), predictions, comparisons and how they were
-made. Tasks are data: configs/tasks.py has them by cohort, and docs/probe.md says how each figure
+report.html, one page with pictures, results.tsv (mean, sd and 95 % interval of each metric),
+predictions, comparisons and how they were made. Tasks are data: configs/tasks.py has them by cohort, and docs/probe.md says how each figure
 is made.
 """
 
@@ -28,13 +28,14 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 from absl import app, logging
 
-from anatcl_jax import __version__, command_line, errors, processes
+from anatcl_jax import __version__, command_line, errors, processes, report, saliency
 from anatcl_jax.errors import UserError, check_name
 from anatcl_jax.evaluation import beyond, estimators, run, sources, tasks, write
 from anatcl_jax.evaluation.evaluate import PROTOCOLS, Settings
-from anatcl_jax.evaluation.results import Evaluation
+from anatcl_jax.evaluation.results import Evaluation, is_baseline
 from anatcl_jax.evaluation.sources import Sources
 
 _VERSIONS = ('jax', 'flax', 'numpy', 'scipy', 'scikit-learn', 'pandas')
@@ -55,9 +56,11 @@ def probe(config: ml_collections.ConfigDict) -> Evaluation:
       untrained_seeds=config.untrained_seeds, batch_size=config.batch_size)
   evaluation = run.run(found.cohort, found.encoders, chosen, settings, extent, made(config, found))
   names = write.write_tables(evaluation, out)
+  page = report.write(evaluation, out, workdirs=found.workdirs,
+                      saliencies=_saliencies(config, found, evaluation))
   print(''.join(f'note: {note}\n' for note in evaluation.notes), end='', file=sys.stderr)
   print(write.summary(evaluation))
-  print(f'results: {out} ({", ".join(names)})')
+  print(f'results: {page} (beside it {", ".join(names)}, figures/)')
   return evaluation
 
 
@@ -91,16 +94,34 @@ def made(config: ml_collections.ConfigDict, found: Sources) -> dict[str, Any]:
       'cards': {name: one.card for name, one in found.weights.items()}}
 
 
+def _saliencies(config: ml_collections.ConfigDict, found: Sources,
+                evaluation: Evaluation) -> list[saliency.Saliency]:
+  """Of each encoder whose weights are there, for the first task that is a number or two classes."""
+  task = next((one.task for one in evaluation.outcomes if not one.refused
+               and one.task.kind != tasks.CHALLENGE and len(one.classes) in (0, 2)), None)
+  if config.saliency == 'none' or found.data is None or task is None:
+    return []
+  record_of = {key: row for row, key in enumerate(zip(found.data.table['participant_id'],
+                                                      found.data.table['session']))}
+  records = np.array([record_of[key] for key in found.cohort.keys()])
+  target = tasks.read_target(task, evaluation.table, config.fewest)
+  return [saliency.of_task(name, weights, evaluation.features[name], target, records, found.data,
+                           method=config.saliency, most=config.saliency_scans, seed=config.seed)
+          for name, weights in found.weights.items() if not is_baseline(name)]
+
+
 def _settings(config: ml_collections.ConfigDict) -> tuple[Settings, run.Extent]:
   """Raises UserError for values that no evaluation can have."""
   for key, least in (('folds', 2), ('inner_folds', 2), ('fewest', 2), ('bootstrap', 1),
-                     ('untrained_seeds', 0), ('seed', 0), ('jobs', 0), ('batch_size', 1)):
+                     ('untrained_seeds', 0), ('seed', 0), ('jobs', 0), ('batch_size', 1),
+                     ('saliency_scans', 1)):
     if config[key] < least:
       raise UserError(f'config.{key} is {config[key]}, must be at least {least}')
   names = tuple(filter(None, (name.strip() for name in config.estimators.split(','))))
   for name in names or ('',):
     check_name(name, estimators.ESTIMATORS, 'estimator')
   check_name(config.protocol, PROTOCOLS, 'protocol')
+  check_name(config.saliency, (*saliency.METHODS, 'none'), 'saliency')
   beyond.curve_sizes(config.learning_curve, 100)
   return (Settings(config.folds, config.inner_folds, config.seed, tuple(dict.fromkeys(names)),
                    config.bootstrap, config.fewest, config.protocol,

@@ -25,6 +25,7 @@ from anatcl_jax.report.style import Picture
 from anatcl_jax.saliency import Saliency
 
 _TEMPLATES = pathlib.Path(__file__).parent
+_COMPARED = ('task', 'features', 'against', 'difference', 'low', 'high', 'p', 'p_holm', 'n')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +103,9 @@ def _sections(evaluation: Evaluation, workdirs: dict[str, pathlib.Path],
   found += [
       Section('Tasks not done', tables=_table(refused, 'Tasks that these labels do not allow')),
       Section('Comparisons', tables=_table(
-          evaluation.comparisons, 'Differences in the main metric, above 0 in favour of the first')),
+          evaluation.comparisons[list(_COMPARED)],
+          'Differences in the main metric with 95 % intervals, above 0 in favour of the features '
+          'named first; p_holm is adjusted over this table')),
       Section('Embedding', beyond.embedding(evaluation)),
       Section('Site leakage', beyond.leakage(evaluation)),
       Section('Sites left out', beyond.left_out_sites(evaluation)),

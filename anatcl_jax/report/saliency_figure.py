@@ -44,15 +44,17 @@ _METHODS = {
 def draw_slice(axes, saliency: Saliency, across: int, index: int, largest: float):
   """One slice across axis 0, 1 or 2, RAS: left, posterior and inferior at small indices."""
   cut = lambda volume: np.take(volume, index, across).T
-  axes.imshow(cut(saliency.background), cmap='gray', origin='lower', interpolation='nearest',
-              vmin=0, vmax=saliency.background.max() or 1)
-  strength = np.clip(cut(saliency.map) / largest, 0, 1)
-  drawn = axes.imshow(cut(saliency.map), cmap='plasma', origin='lower', vmin=0, vmax=largest,
-                      alpha=0.85 * strength, interpolation='nearest')
+  # Dark on light, also on paper: the map darkens what matters, a line is the rim of gray matter.
+  background = cut(saliency.background)
+  drawn = axes.imshow(cut(saliency.map), cmap='inferno_r', origin='lower', vmin=0, vmax=largest,
+                      interpolation='nearest')
+  rim = 0.15 * saliency.background.max()
+  if background.min() < rim < background.max():
+    axes.contour(background, [rim], colors='#000000', linewidths=0.9)
   if across != 0:      # x runs from left to right along the picture
     for place, side, align in ((0.02, 'L', 'left'), (0.98, 'R', 'right')):
-      axes.text(place, 0.98, side, transform=axes.transAxes, ha=align, va='top', color='white',
-                fontsize=10, fontweight='bold', bbox={'facecolor': 'black', 'pad': 1.5})
+      axes.text(place, 0.98, side, transform=axes.transAxes, ha=align, va='top', fontsize=10,
+                fontweight='bold')
   axes.set(xticks=[], yticks=[])
   return drawn
 
