@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,9 @@ from anatcl_jax import losses
 
 Batch = dict[str, Any]        # volume [N, X, Y, Z], attributes {term: [N] or [N, R, M]}
 Metrics = dict[str, jax.Array]
+
+# (step, index [N] of each subject in the global batch, volumes [N, X, Y, Z]) -> [N, V, X', Y', Z']
+MakeViews = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 @flax.struct.dataclass
@@ -45,20 +49,42 @@ def init_state(encoder: nn.Module, head: nn.Module, optimizer: optax.GradientTra
 
 
 def make_train_step(encoder: nn.Module, head: nn.Module, optimizer: optax.GradientTransformation,
-                    loss_config: Any, views: int, axis_name: str | None
+                    loss_config: Any, views: int, axis_name: str | None, *,
+                    make_views: MakeViews | None = None, micro_batches: int = 1
                     ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-  """One device's share of a training step: (state, batch) -> (state, metrics)."""
+  """One device's share of a training step: (state, batch) -> (state, metrics).
+
+  Args:
+    encoder: where `make_views` is None, its BatchNorm counts `views` repeats of each volume.
+    make_views: augmented views of volumes; None where all views of a volume are the volume itself,
+      which is then encoded once.
+    micro_batches: parts that the batch is encoded in, one after the other; 1 for the whole batch.
+      They divide this device's subjects. See `_by_micro_batches` for what stays equal.
+  """
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    def loss_of(params):
+    subjects = batch['volume'].shape[0]
+    index = losses.first_subject(subjects, axis_name) + jnp.arange(subjects)
+
+    def encode(params, rows):
+      """Embeddings [N, V, D] of some subjects, and the encoder's running statistics after them."""
+      volumes, index = rows
+      if make_views is not None:
+        volumes = make_views(state.step, index, volumes)
+        volumes = volumes.reshape(-1, *volumes.shape[2:])
       features, updated = encoder.apply(
           {'params': params['encoder'], 'batch_stats': state.batch_stats},
-          batch['volume'][..., None], True, mutable=['batch_stats'])
-      loss, metrics = _loss(head, params, features, batch, loss_config, views, axis_name)
-      return loss, (metrics, updated['batch_stats'])
+          volumes[..., None], True, mutable=['batch_stats'])
+      embeddings = head.apply({'params': params['head']}, features)
+      return _views_of(embeddings, views, make_views is None), updated['batch_stats']
 
-    gradient = jax.value_and_grad(loss_of, has_aux=True)
-    (loss, (metrics, batch_stats)), grads = gradient(state.params)
+    def loss_of(embeddings):
+      return losses.combined_loss(embeddings, batch['attributes'], loss_config, axis_name)
+
+    gradient = _whole if micro_batches == 1 else functools.partial(_by_micro_batches,
+                                                                   parts=micro_batches)
+    (loss, metrics), batch_stats, grads = gradient(
+        encode, loss_of, state.params, (batch['volume'], index))
     if axis_name is not None:
       # Each device has the whole loss differentiated through its own rows, summed over devices by
       # the collectives' transposes: the mean over devices is the gradient of the whole batch.
@@ -74,12 +100,13 @@ def make_train_step(encoder: nn.Module, head: nn.Module, optimizer: optax.Gradie
 
 def make_eval_step(encoder: nn.Module, head: nn.Module, loss_config: Any, views: int,
                    axis_name: str | None) -> Callable[[TrainState, Batch], Metrics]:
-  """One device's share of an evaluation, with BatchNorm's running statistics."""
+  """One device's share of an evaluation, with BatchNorm's running statistics, not augmented."""
 
   def eval_step(state: TrainState, batch: Batch) -> Metrics:
     features = encoder.apply({'params': state.params['encoder'], 'batch_stats': state.batch_stats},
                              batch['volume'][..., None], False)
-    loss, metrics = _loss(head, state.params, features, batch, loss_config, views, axis_name)
+    embeddings = _views_of(head.apply({'params': state.params['head']}, features), views, True)
+    loss, metrics = losses.combined_loss(embeddings, batch['attributes'], loss_config, axis_name)
     return {'loss': loss, **metrics}
 
   return eval_step
@@ -97,8 +124,49 @@ def make_encode_step(encoder: nn.Module, axis_name: str
   return encode_step
 
 
-def _loss(head, params, features, batch, loss_config, views, axis_name):
-  embeddings = head.apply({'params': params['head']}, features)
-  # Without augmentation the views are identical: one is encoded and stands for all of them.
-  repeated = jnp.repeat(embeddings[:, None, :], views, axis=1)
-  return losses.combined_loss(repeated, batch['attributes'], loss_config, axis_name)
+def _views_of(embeddings: jax.Array, views: int, identical: bool) -> jax.Array:
+  """[N, V, D] from [N, D], which stands for all views where they are identical, or [N V, D]."""
+  if identical:
+    return jnp.repeat(embeddings[:, None, :], views, axis=1)
+  return embeddings.reshape(-1, views, embeddings.shape[-1])
+
+
+def _whole(encode, loss_of, params, rows):
+  """(loss, metrics), running statistics and gradient, of all rows encoded at once."""
+
+  def composed(params):
+    embeddings, batch_stats = encode(params, rows)
+    loss, metrics = loss_of(embeddings)
+    return loss, (metrics, batch_stats)
+
+  (loss, (metrics, batch_stats)), grads = jax.value_and_grad(composed, has_aux=True)(params)
+  return (loss, metrics), batch_stats, grads
+
+
+def _by_micro_batches(encode, loss_of, params, rows, parts):
+  """As `_whole`, in the memory of one micro-batch: gradient caching (Gao et al., RepL4NLP 2021).
+
+  All embeddings are made without keeping what their gradient needs, the loss is differentiated with
+  respect to them, and each micro-batch is encoded once more to pull its part of that gradient back.
+  Loss and gradient are exactly those of the whole batch's contrasts where BatchNorm normalises each
+  micro-batch (over all devices) by its own mean and variance. Running statistics move once a step,
+  towards the mean of the micro-batches' statistics.
+
+  Micro-batch k is every `parts`-th subject from the k-th: the same ones on any number of devices.
+  """
+  split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]), rows)
+  part = lambda k: jax.tree.map(lambda x: x[:, k], split)
+
+  embeddings, batch_stats = jax.lax.map(lambda k: encode(params, part(k)), jnp.arange(parts))
+  batch_stats = jax.tree.map(lambda x: x.mean(0), batch_stats)
+  # [parts, N / parts, V, D] to subjects in order and back.
+  in_order = lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+  value_and_grad = jax.value_and_grad(lambda x: loss_of(in_order(x)), has_aux=True)
+  (loss, metrics), pulled = value_and_grad(embeddings)
+
+  def add_part(grads, k):
+    pull_back = jax.vjp(lambda params: encode(params, part(k))[0], params)[1]
+    return jax.tree.map(jnp.add, grads, pull_back(pulled[k])[0]), None
+
+  grads, _ = jax.lax.scan(add_part, jax.tree.map(jnp.zeros_like, params), jnp.arange(parts))
+  return (loss, metrics), batch_stats, grads

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from anatcl_jax import losses, models, optim, parallel, step
+from anatcl_jax.models.normalization import BatchNorm
 from tests.test_losses import CONFIG
 
 SHAPE = (10, 12, 9)
 
 
-def _encoder(dtype=jnp.float32, axis_name=None):
+def _encoder(dtype=jnp.float32, **settings):
   """One residual stage: everything that a larger encoder has, quick to compile."""
-  return models.ResNet3D((1,), width=8, stem_kernel=3, dtype=dtype, axis_name=axis_name)
+  return models.ResNet3D((1,), width=8, stem_kernel=3, dtype=dtype, **settings)
 
 
 def _mesh(devices):
@@ -40,7 +41,7 @@ def _one_step(devices, mapper='jit', descriptor='global'):
   config = ml_collections.ConfigDict(CONFIG.to_dict())
   config.terms.anatomy.kernel = descriptor
   mesh = _mesh(devices)
-  encoder = _encoder(axis_name=parallel.AXIS)
+  encoder = _encoder(axis_name=parallel.AXIS, repeats=2)
   head = models.get_head('mlp', 16)
   # With plain gradient descent at rate 1, the change of a parameter is its gradient.
   optimizer = optim.optax.sgd(1.0)
@@ -74,23 +75,39 @@ def test_loss_and_gradient_do_not_depend_on_devices(devices, mapper, descriptor)
 
 
 def test_the_step_is_the_gradient_of_the_loss_written_out():
-  """Against autodiff of encoder, head and loss without any axis, views encoded twice."""
-  gradient, _, metrics, _ = _one_step(8)
+  """Against autodiff of encoder, head and loss without any axis, views encoded twice.
+
+  Each volume is encoded once in the step: loss, gradient and running statistics stay the same.
+  """
+  gradient, after, metrics, _ = _one_step(8)
   encoder, head = _encoder(), models.get_head('mlp', 16)
   state = step.init_state(encoder, head, optim.optax.sgd(1.0), jax.random.key(0), SHAPE)
   batch = jax.tree.map(jnp.asarray, _batch())
 
   def loss_of(params):
     twice = jnp.concatenate([batch['volume']] * 2)[..., None]
-    features, _ = encoder.apply({'params': params['encoder'], 'batch_stats': state.batch_stats},
-                                twice, True, mutable=['batch_stats'])
+    features, updated = encoder.apply(
+        {'params': params['encoder'], 'batch_stats': state.batch_stats}, twice, True,
+        mutable=['batch_stats'])
     embeddings = head.apply({'params': params['head']}, features)
     pairs = embeddings.reshape(2, -1, embeddings.shape[-1]).swapaxes(0, 1)
-    return losses.combined_loss(pairs, batch['attributes'], CONFIG)[0]
+    return losses.combined_loss(pairs, batch['attributes'], CONFIG)[0], updated['batch_stats']
 
-  value, expected = jax.value_and_grad(loss_of)(state.params)
+  (value, batch_stats), expected = jax.value_and_grad(loss_of, has_aux=True)(state.params)
   np.testing.assert_allclose(metrics['loss'], value, rtol=1e-5)
   _assert_close(expected, gradient, 5e-4)
+  _assert_close(batch_stats, after.batch_stats, 1e-5)
+
+
+def test_running_variance_counts_every_view():
+  """Two rows of one voxel, 1 and 3, each standing for two: variance 1, unbiased 4 / 3, not 2."""
+  for repeats, unbiased in ((1, 2.0), (2, 4 / 3)):
+    norm = BatchNorm(repeats=repeats)
+    x = jnp.array([[[[[1.0]]]], [[[[3.0]]]]])
+    variables = norm.init(jax.random.key(0), x, True)
+    y, updated = norm.apply(variables, x, True, mutable=['batch_stats'])
+    np.testing.assert_allclose(y.ravel(), [-1, 1], atol=1e-4)
+    np.testing.assert_allclose(updated['batch_stats']['var'], [0.9 + 0.1 * unbiased], rtol=1e-6)
 
 
 def test_bfloat16_compute_keeps_float32_state_and_loss():

@@ -18,7 +18,8 @@ class BatchNorm(nn.Module):
   As in torch, and unlike flax.linen.BatchNorm, `momentum` is the weight of the new batch and the
   running variance is the unbiased one, n / (n - 1) times the one that normalises. Statistics are
   float32 whatever the compute dtype. With `axis_name` they are those of the whole batch over that
-  mapped axis (n counts all devices), as in torch.nn.SyncBatchNorm.
+  mapped axis (n counts all devices), as in torch.nn.SyncBatchNorm. Each row stands for `repeats`
+  identical ones, which n counts and nothing else tells apart.
 
   Collections: params scale[C], bias[C]; batch_stats mean[C], var[C], which the caller makes mutable
   to train. Initialisation runs outside of a mapped axis and leaves the statistics at 0 and 1.
@@ -30,6 +31,7 @@ class BatchNorm(nn.Module):
   epsilon: float = 1e-5
   dtype: Any = jnp.float32
   axis_name: str | tuple[str, ...] | None = None
+  repeats: int = 1
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -64,4 +66,4 @@ class BatchNorm(nn.Module):
     var = jnp.square(x - mean).mean(axes)
     if self.axis_name is not None:
       var = lax.pmean(var, self.axis_name)
-    return mean, var, count
+    return mean, var, self.repeats * count

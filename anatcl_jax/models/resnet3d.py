@@ -68,8 +68,9 @@ class ResNet3D(nn.Module):
 
   F is the last stage's width, doubled from stage to stage, times 4 with Bottleneck blocks. Any grid
   does. In training the collection `batch_stats` is mutable and normalisation uses the batch,
-  over the devices of `axis_name` if given. Parameters and statistics are float32 and `dtype` is
-  what convolutions compute in.
+  over the devices of `axis_name` if given; each row stands for `repeats` identical ones. Parameters
+  and statistics are float32 and `dtype` is what convolutions compute in. With remat `blocks` the
+  gradient keeps the input of the stem and of each residual block, and computes the rest again.
   """
 
   stage_sizes: tuple[int, ...]
@@ -78,17 +79,26 @@ class ResNet3D(nn.Module):
   stem_kernel: int = 7
   dtype: Any = jnp.float32
   axis_name: str | tuple[str, ...] | None = None
+  repeats: int = 1
+  remat: str = 'none'
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     conv = functools.partial(Conv3d, dtype=self.dtype)
-    norm = functools.partial(BatchNorm, dtype=self.dtype, axis_name=self.axis_name)
-    x = conv(self.width, self.stem_kernel, 2, name='conv1')(x)
-    x = nn.relu(norm(name='bn1')(x, train))
-    x = max_pool3d(x)
+    norm = functools.partial(BatchNorm, dtype=self.dtype, axis_name=self.axis_name,
+                             repeats=self.repeats)
+
+    def stem(self, x, train):
+      x = conv(self.width, self.stem_kernel, 2, name='conv1')(x)
+      return max_pool3d(nn.relu(norm(name='bn1')(x, train)))
+
+    block = self.block
+    if self.remat == 'blocks':   # argument 2, after self and x, is `train`
+      stem, block = (nn.remat(part, static_argnums=(2,)) for part in (stem, block))
+    x = stem(self, x, train)
     for stage, size in enumerate(self.stage_sizes):
       for index in range(size):
         stride = 2 if stage > 0 and index == 0 else 1
-        x = self.block(self.width * 2**stage, stride, conv, norm,
-                       name=f'layer{stage + 1}_{index}')(x, train)
+        x = block(self.width * 2**stage, stride, conv, norm,
+                  name=f'layer{stage + 1}_{index}')(x, train)
     return x.mean((1, 2, 3), dtype=jnp.float32)
