@@ -69,6 +69,7 @@ def check_values(config: ml_collections.ConfigDict) -> None:
       (config.encoder, models.encoder_names(), 'encoder'),
       (config.head, models.HEADS, 'projection head'),
       (config.precision, PRECISIONS, 'precision'),
+      (config.remat, models.REMATS, 'remat'),
       (config.mapper, parallel.MAPPERS, 'mapper'),
       (config.keep_best_mode, ('min', 'max'), 'keep_best_mode'),
       (config.augment, AUGMENTATIONS, 'augment'),
@@ -79,7 +80,7 @@ def check_values(config: ml_collections.ConfigDict) -> None:
   crop_sizes(config.crop)
   for key, least in (('epochs', 1), ('batch_size', 2), ('views', 1), ('seed', 0),
                      ('decay_epochs', 1), ('feature_dim', 1), ('keep_checkpoints', 1),
-                     ('keep_every_epochs', 0),
+                     ('keep_every_epochs', 0), ('micro_batch_size', 0),
                      ('log_every_steps', 1), ('checkpoint_every_epochs', 1),
                      ('heldout_every_epochs', 1), ('probe_every_epochs', 0),
                      ('reader_threads', 1)):

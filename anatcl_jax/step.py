@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from anatcl_jax import losses
+from anatcl_jax.errors import UserError
 
 Batch = dict[str, Any]        # volume [N, X, Y, Z], attributes {term: [N] or [N, R, M]}
 Metrics = dict[str, jax.Array]
@@ -96,6 +97,22 @@ def make_train_step(encoder: nn.Module, head: nn.Module, optimizer: optax.Gradie
     return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
   return train_step
+
+
+def count_micro_batches(batch_size: int, micro_batch_size: int, devices: int) -> int:
+  """Parts that a batch is encoded in; a `micro_batch_size` of 0 is the whole batch.
+
+  Raises:
+    UserError: micro-batches do not divide the batch, or do not divide over the devices.
+  """
+  if not micro_batch_size:
+    return 1
+  if batch_size % micro_batch_size or micro_batch_size % devices:
+    fitting = [size for size in range(devices, batch_size + 1, devices) if not batch_size % size]
+    raise UserError(f'micro_batch_size {micro_batch_size} must divide batch_size {batch_size} and '
+                    f'be a multiple of the {devices} devices: choose one of '
+                    f'{", ".join(map(str, fitting))}, or 0 for the whole batch')
+  return batch_size // micro_batch_size
 
 
 def make_eval_step(encoder: nn.Module, head: nn.Module, loss_config: Any, views: int,

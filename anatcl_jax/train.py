@@ -133,13 +133,15 @@ def compile_program(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh,
                     steps_per_epoch: int) -> Program:
   """The program of a run with this config, which compiles when it is first called."""
   dtype = jnp.dtype(config.precision)
-  encoder = models.get_encoder(config.encoder, dtype=dtype, axis_name=parallel.AXIS)
+  encoder = models.get_encoder(config.encoder, dtype=dtype, axis_name=parallel.AXIS,
+                               repeats=config.views, remat=config.remat)
   head = models.get_head(config.head, config.feature_dim, dtype=dtype)
   schedule = optim.step_schedule(config.learning_rate, config.decay, config.decay_epochs,
                                  steps_per_epoch)
   optimizer = optim.adam_with_l2(schedule, config.weight_decay)
   train_step = step.make_train_step(encoder, head, optimizer, config.loss, config.views,
-                                    parallel.AXIS)
+                                    parallel.AXIS, micro_batches=step.count_micro_batches(
+                                        config.batch_size, config.micro_batch_size, mesh.size))
   eval_step = step.make_eval_step(encoder, head, config.loss, config.views, parallel.AXIS)
   return Program(
       functools.partial(step.init_state, encoder, head, optimizer),

@@ -42,6 +42,7 @@ def get_config(arguments=None):
   config.head = 'mlp'                  # 512-512-128 on ResNet-18
   config.feature_dim = 128
   config.precision = 'bfloat16'        # of compute; parameters, statistics and loss are float32
+  config.remat = 'none'                # or blocks: less memory, more time, the same numbers
 
   # Objective
   config.views = 2
@@ -69,6 +70,7 @@ def get_config(arguments=None):
   # Optimisation
   config.epochs = 300
   config.batch_size = 32               # of all devices together
+  config.micro_batch_size = 0          # encoded at a time, of all devices; 0 for the whole batch
   config.learning_rate = 1e-4
   config.decay = 0.9                   # the learning rate is multiplied by it ...
   config.decay_epochs = 10             # ... every so many epochs

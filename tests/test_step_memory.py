@@ -20,7 +20,7 @@ GRADIENT_DESCENT = optim.optax.sgd(1.0)   # the change of a parameter is its gra
 
 
 class Small(nn.Module):
-  """Two dense layers around BatchNorm; quick to compile. `frozen` ignores the batch's statistics."""
+  """Two dense layers around BatchNorm; quick to compile. `frozen`: by running statistics."""
 
   axis_name: str | None = None
   repeats: int = 1
@@ -110,7 +110,7 @@ def test_without_batch_statistics_micro_batches_equal_the_whole_batch():
 
 
 def _remat(remat):
-  """Gradient and statistics of an encoder on two devices, and bytes kept for the gradient on one."""
+  """Gradient and statistics of an encoder on two devices; bytes that its gradient keeps."""
   encoder = models.ResNet3D((2,), width=4, stem_kernel=3, axis_name=parallel.AXIS, remat=remat)
   volumes = np.random.default_rng(0).uniform(size=(4, 8, 8, 8, 1)).astype(np.float32)
   variables = jax.jit(encoder.init)(jax.random.key(0), volumes[:1])

@@ -173,6 +173,7 @@ def test_non_finite_numbers_name_step_and_subjects(training_set, tmp_path):
     ('encoder=tiny,measures=thicknes', {}, "did you mean 'thickness'"),
     ('encoder=resnet19', {}, "did you mean 'resnet1"),
     ('encoder=tiny,atlas=destrieux', {}, 'has the desikan atlas'),
+    ('encoder=tiny', {'micro_batch_size': 3}, 'choose one of 8, or 0 for the whole'),
     ('encoder=tiny', {'crop': '3,4'}, 'neither three sizes'),
     ('encoder=tiny', {'fold': 9}, 'fold 9 must lie between 0 and 4'),
     ('encoder=tiny', {'data_dir': 'nowhere'}, 'python -m anatcl_jax.prepare')])

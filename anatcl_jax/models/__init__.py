@@ -17,7 +17,8 @@ __all__ = ['HEADS', 'REMATS', 'ProjectionHead', 'ResNet3D', 'encoder_names', 'ge
 
 REMATS = ('none', 'blocks')
 
-# Each takes dtype, axis_name, repeats and remat, and maps (x[N, X, Y, Z, 1], train) to [N, F] in float32.
+# Each takes dtype, axis_name, repeats and remat, and maps (x[N, X, Y, Z, 1], train) to [N, F] in
+# float32.
 _ENCODERS = {
     'resnet18': functools.partial(ResNet3D, (2, 2, 2, 2), BasicBlock),
     'resnet34': functools.partial(ResNet3D, (3, 4, 6, 3), BasicBlock),
