@@ -14,7 +14,8 @@ from anatcl_jax.errors import UserError
 # A run may be resumed with other values of these: they do not change what the state means.
 _HARMLESS = {'epochs', 'log_every_steps', 'checkpoint_every_epochs', 'keep_checkpoints',
              'keep_every_epochs', 'keep_best_metric', 'keep_best_mode', 'heldout_every_epochs',
-             'mapper', 'reader_threads', 'data_dir', 'data', 'probe_every_epochs', 'report_at_end', 'remat'}
+             'mapper', 'reader_threads', 'data_dir', 'data', 'probe_every_epochs', 'report_at_end',
+             'remat'}
 
 
 def check_config(workdir: pathlib.Path, config: dict[str, Any]) -> None:
