@@ -19,7 +19,7 @@ import pathlib
 import sys
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from anatcl_jax import benchmark, command_line, errors, models
 from anatcl_jax.bench import counts, inputs, steps, tables, versus_torch
@@ -46,6 +46,8 @@ _OPENBHB = (121, 145, 121)
 def main(argv: list[str]) -> None:
   """Runs the cases that the flags ask for and prints their tables."""
   del argv
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)
   config = _CONFIG.value
   check_values(config)
   if _CASE.value:

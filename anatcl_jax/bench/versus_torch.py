@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 
-from anatcl_jax import losses, models, optim, step
+from anatcl_jax import models, optim, step
 from anatcl_jax.bench import steps, timing
 from anatcl_jax.errors import UserError
 
+VIEWS = 2
 CASES = ('forward', 'identical views', 'different views')
 
 
@@ -54,53 +54,26 @@ def _forward(config, batch) -> Callable[[], object]:
   return lambda: apply(variables, volume)
 
 
-def _step(config, batch) -> Callable[[], object]:
-  encoder, head, optimizer, state = _fresh(config)
-  train_step = step.make_train_step(encoder, head, optimizer, config.loss, 2, None)
-  return _repeated(train_step, state, batch)
+def _step(config, batch, make_views=None) -> Callable[[], object]:
+  encoder = models.get_encoder(config.encoder, repeats=1 if make_views else VIEWS)
+  head = models.get_head(config.head, config.feature_dim)
+  optimizer = optim.adam_with_l2(optim.step_schedule(config.learning_rate, 1.0, 1, 1),
+                                 config.weight_decay)
+  state = step.init_state(encoder, head, optimizer, jax.random.key(0), (16, 16, 16))
+  train_step = jax.jit(step.make_train_step(encoder, head, optimizer, config.loss, VIEWS, None,
+                                            make_views=make_views), donate_argnums=0)
+  sent = jax.device_put(batch)
+
+  def take_step():
+    nonlocal state   # its buffers are given to the next one
+    state, metrics = train_step(state, sent)
+    return metrics
+  return take_step
 
 
 def _two_view_step(config, batch) -> Callable[[], object]:
   """The step with both views encoded, here a volume and its mirror image."""
-  encoder, head, optimizer, state = _fresh(config)
-
-  def train_step(state, batch):
-    volume = batch['volume']
-    views = jnp.concatenate([volume, volume[:, ::-1]])[..., None]
-
-    def loss_of(params):
-      features, updated = encoder.apply(
-          {'params': params['encoder'], 'batch_stats': state.batch_stats}, views, True,
-          mutable=['batch_stats'])
-      embeddings = head.apply({'params': params['head']}, features)
-      embeddings = embeddings.reshape(2, len(volume), -1).swapaxes(0, 1)
-      return losses.combined_loss(embeddings, batch['attributes'], config.loss)[0], updated
-
-    (loss, updated), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    return step.TrainState(state.step + 1, optax.apply_updates(state.params, updates),
-                           updated['batch_stats'], opt_state), loss
-
-  return _repeated(train_step, state, batch)
-
-
-def _fresh(config):
-  encoder = models.get_encoder(config.encoder)
-  head = models.get_head(config.head, config.feature_dim)
-  optimizer = optim.adam_with_l2(optim.step_schedule(config.learning_rate, 1.0, 1, 1),
-                                 config.weight_decay)
-  return encoder, head, optimizer, step.init_state(encoder, head, optimizer, jax.random.key(0),
-                                                   (16, 16, 16))
-
-
-def _repeated(train_step, state, batch) -> Callable[[], object]:
-  train_step, sent = jax.jit(train_step, donate_argnums=0), jax.device_put(batch)
-
-  def take_step():
-    nonlocal state
-    state, metrics = train_step(state, sent)
-    return metrics
-  return take_step
+  return _step(config, batch, lambda count, index, volume: jnp.stack([volume, volume[:, ::-1]], 1))
 
 
 # ---- PyTorch ---------------------------------------------------------------------------------------
@@ -149,7 +122,7 @@ def _torch_step(config, batch) -> Callable[[], object]:
   attributes = {name: torch.from_numpy(value) for name, value in batch['attributes'].items()}
 
   def take_step():
-    embeddings = model(torch.cat([volume, volume])).reshape(2, len(volume), -1).transpose(0, 1)
+    embeddings = model(torch.cat([volume] * VIEWS)).reshape(VIEWS, len(volume), -1).transpose(0, 1)
     loss = torch_loss(torch, embeddings, attributes, config.loss)
     optimizer.zero_grad()
     loss.backward()
