@@ -33,6 +33,8 @@ def conv3d(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Ar
   Returns:
     [N, X', Y', Z', F] with X' = floor((X + 2 padding - K) / stride) + 1. A framework's 'SAME'
     would pad even sizes on one side only.
+
+  It has gradients, but no forward-mode derivative (jax.jvp).
   """
   own = functools.partial(_xla, stride=stride, padding=padding)
   path = cpu_path(x.shape, kernel.shape, stride, padding)
