@@ -34,7 +34,7 @@ class Runner:
     for index in range(processes):
       own = [*argv, f'--process_id={index}'] if processes > 1 else argv
       output = workdir.parent / f'{workdir.name}.{time.monotonic_ns()}.{index}.txt'
-      process = _context().Process(target=_run, args=(own, output, devices, self.cache))
+      process = context().Process(target=run, args=(own, output, devices, self.cache))
       process.start()
       workers.append(Worker(process, output))
     return workers
@@ -75,7 +75,8 @@ class Worker:
     return self.output.read_text() if self.output.exists() else ''
 
 
-def _context() -> multiprocessing.context.ForkServerContext:
+def context() -> multiprocessing.context.ForkServerContext:
+  """Processes fork from one that has imported the program."""
   context = multiprocessing.get_context('forkserver')
   context.set_forkserver_preload(['anatcl_jax.main', 'tests.small_run'])
   return context
@@ -87,7 +88,8 @@ def _free_port() -> int:
     return probe.getsockname()[1]
 
 
-def _run(argv: list[str], output: pathlib.Path, devices: int, cache: pathlib.Path) -> None:
+def run(argv: list[str], output: pathlib.Path, devices: int, cache: pathlib.Path) -> None:
+  """The command in this process; `output` takes stdout and stderr."""
   descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
   os.dup2(descriptor, 1)
   os.dup2(descriptor, 2)
