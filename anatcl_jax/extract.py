@@ -83,10 +83,7 @@ def features_of_shards(weights: Weights, data: ShardSet, *, batch_size: int = 32
     RunFailure: a record is damaged.
   """
   arrangement = Arrangement.of(weights.card, **({} if crop == FROM_CARD else {'crop': crop}))
-  grid = weights.card.get('grid')
-  if grid and not (own := Grid.of(grid['shape'], grid['affine'])).matches(data.grid):
-    print(f'WARNING: the encoder was trained on {own}, and {data.directory} is on {data.grid}: its '
-          'features may mean nothing', file=sys.stderr)
+  warn_of_grid(weights, data)
   encode = frozen(weights, precision=precision)
 
   def read(record: int) -> np.ndarray:
@@ -105,6 +102,14 @@ def features_of_shards(weights: Weights, data: ShardSet, *, batch_size: int = 32
       features.append(encode(np.stack(list(itertools.islice(volumes, own.shape[1])))))
       bar.update(len(np.unique(batch)))
   return np.concatenate(features)[:len(data)]
+
+
+def warn_of_grid(weights: Weights, data: ShardSet) -> None:
+  """Says on stderr that shards are on another grid than the one that the card names."""
+  grid = weights.card.get('grid')
+  if grid and not (own := Grid.of(grid['shape'], grid['affine'])).matches(data.grid):
+    print(f'WARNING: the encoder was trained on {own}, and {data.directory} is on {data.grid}: its '
+          'features may mean nothing', file=sys.stderr)
 
 
 def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], threads: int,

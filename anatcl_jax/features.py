@@ -1,33 +1,232 @@
-"""Tables of features: a row a scan, identifiers first, then the columns f0, f1, ..."""
+"""Features of images, by a frozen encoder: one row a scan.
+
+  python -m anatcl_jax.features --weights model.pth --volumes 'derivatives/**/mwp1*.nii.gz' \\
+      --out features.tsv
+  python -m anatcl_jax.features --weights runs/mine --data-dir data/adni --out adni.parquet
+
+A volume is turned to RAS by its header, put on the grid that the card of the weights names, and cut
+and padded as it says. TABLE has participant_id, session, file (of --volumes) and f0, f1, ...;
+TABLE's name with .json says how it was made, with .png shows whether the features tell scans apart.
+A volume that can't be used is reported and left out, and the exit code is 1. A stopped run goes on
+where it was when the same command is given again: finished rows are in TABLE.partial until then.
+
+In Python, the same numbers:
+
+  from anatcl_jax.features import load
+  encoder = load('model.pth')
+  vector = encoder(nibabel.load('x.nii.gz'))     # float32 [F]; a list of images gives [N, F]
+"""
 
 from __future__ import annotations
 
+import argparse
+import glob
+import importlib.util
 import pathlib
 import re
+import sys
 
+import jax
 import numpy as np
 import pandas
+from absl import logging
 
-from anatcl_jax.data import tables
-from anatcl_jax.errors import UserError
+from anatcl_jax import errors, extract, feature_checks, image_encoder
+from anatcl_jax.config import crop_sizes
+from anatcl_jax.data import cohort as cohorts
+from anatcl_jax.data import find_scans, shards, tables
+from anatcl_jax.data.arrange import PREDECESSOR
+from anatcl_jax.data.phenotypes import PRESETS
+from anatcl_jax.errors import RunFailure, UserError, listed
+from anatcl_jax.feature_rows import File, Finished, Input, Record, make_rows
+from anatcl_jax.feature_table import ENDINGS, write_description, write_table
+from anatcl_jax.image_encoder import Encoder, load
+
+__all__ = ['Encoder', 'load', 'main']
+
+_AXES_HELP = f"""\
+where the axes of the array point to that the encoder sees: RAS, LAS, SRA, ... or `{PREDECESSOR}`
+(default: what the card says; RAS for released weights). It is an option because nobody outside
+knows what the released weights saw: the public loader of their predecessor transposes its volumes
+and reshapes them to a shape that they may already have, which permutes the axes; `{PREDECESSOR}`
+does the same. If one setting of a released checkpoint predicts age better than the others, it is
+the right one"""
 
 
-def read_table(path: pathlib.Path) -> tuple[pandas.DataFrame, np.ndarray]:
-  """Identifiers (participant_id, session, whatever else stands there) and float32 features [n, F].
+def main(arguments: list[str] | None = None) -> None:
+  """Makes a table as the arguments say."""
+  logging.set_verbosity(logging.ERROR)    # Orbax warns of what is no fault
+  with errors.reported():
+    options = command_line().parse_args(arguments)
+    _check(options)
+    changes = {name: value for name in ('axes', 'crop', 'pad')
+               if (value := getattr(options, name)) != image_encoder.CARD}
+    for name in ('crop', 'pad'):
+      if name in changes:
+        changes[name] = crop_sizes(changes[name])
+    encoder = load(options.weights, grid=options.grid, spacing=options.spacing,
+                   precision=options.precision, **changes)
+    for note in encoder.weights.card['notes']:
+      print(f'note: {note}', file=sys.stderr)
+    if options.volumes:
+      inputs, synthetic = _files(options.volumes, options.id_pattern)
+    else:
+      inputs, synthetic = _records(options.data_dir, encoder)
+    command = ['python', '-m', 'anatcl_jax.features',
+               *(sys.argv[1:] if arguments is None else arguments)]
+    left_out = _make(encoder, inputs, options, synthetic, command)
+  if left_out:
+    sys.exit(RunFailure.exit_code)
 
-  Raises:
-    UserError: no such file, no participant_id, no columns f0, f1, ... or text among their numbers.
-  """
-  table = tables.read_table(path)
-  columns = [name for name in table.columns if re.fullmatch(r'f\d+', name)]
-  if 'participant_id' not in table or not columns:
-    raise UserError(f'{path}: is no table of features, which has participant_id, session and the '
-                    'columns f0, f1, ...')
-  keys = tables.scan_keys(table, 'participant_id')
-  labels = [tables.joined_identifier(*key) for key in keys]
-  values = [tables.numbers(path, table[name], labels)
-            for name in sorted(columns, key=lambda name: int(name[1:]))]
-  identifiers = table.drop(columns=columns).assign(
-      participant_id=[participant for participant, _ in keys],
-      session=[session for _, session in keys])
-  return identifiers, np.stack(values, 1).astype(np.float32)
+
+def _make(encoder: Encoder, inputs: list[Input], options: argparse.Namespace, synthetic: bool,
+          command: list[str]) -> dict[int, str]:
+  """Rows, checks, table and what describes it; returns what was left out and why."""
+  out = options.out
+  try:
+    finished = Finished(out.with_name(out.name + '.partial'), encoder.settings())
+  except OSError as error:
+    raise UserError(f'{out}: can\'t be written ({error.strerror})') from None
+  resumed = sum(one.identity() in finished.rows for one in inputs)
+  if resumed:
+    print(f'{resumed} of {len(inputs)} rows are there from a stopped run', file=sys.stderr)
+  left_out = make_rows(encoder, inputs, finished, batch_size=options.batch_size,
+                       threads=options.threads)
+  kept = [one for i, one in enumerate(inputs) if i not in left_out]
+  if not kept:
+    finished.remove()
+    raise UserError(f'none of {len(inputs)} volumes could be used: '
+                    f'{listed(list(left_out.values()), 2)}')
+  rows = [finished.rows[one.identity()] for one in kept]
+  labels = [tables.joined_identifier(one.participant_id, one.session) for one in kept]
+  warnings = [*feature_checks.warnings(rows, labels, encoder.weights.card), *_repeated(labels)]
+  for warning in warnings:
+    print(f'WARNING: {warning}', file=sys.stderr)
+  identifiers = pandas.DataFrame({'participant_id': [one.participant_id for one in kept],
+                                  'session': [one.session for one in kept]})
+  if options.volumes:
+    identifiers['file'] = [one.name for one in kept]
+  synthetic = synthetic or encoder.weights.card['synthetic']
+  features = np.stack([row.features for row in rows])
+  card = encoder.weights.card
+  write_description(out, encoder.settings() | {
+      'weights': options.weights, 'card': {key: card[key] for key in card if key != 'features_range'},
+      'command': command, 'batch_size': options.batch_size,
+      'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+      'scans': len(kept), 'features': features.shape[1], 'rows_of_a_stopped_run': resumed,
+      'left_out': [{'input': inputs[i].name, 'why': why} for i, why in sorted(left_out.items())],
+      'warnings': warnings, 'synthetic': synthetic})
+  write_table(out, identifiers, features)
+  finished.remove()
+  print(f'{len(kept)} {"SYNTHETIC " if synthetic else ""}scans, {features.shape[1]} features'
+        f'{", " + str(len(left_out)) + " left out" if left_out else ""}: {out}')
+  return left_out
+
+
+def command_line() -> errors.Parser:
+  parser = errors.Parser(prog='python -m anatcl_jax.features', description=__doc__,
+                         formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--weights', required=True, metavar='WEIGHTS',
+                      help='a workdir of a run, a folder that convert wrote, a .safetensors, a '
+                           'released .pth (read without running code in it), or '
+                           'untrained:ENCODER[:SEED], such as untrained:resnet18')
+  which = parser.add_mutually_exclusive_group(required=True)
+  which.add_argument('--volumes', nargs='+', metavar='GLOB',
+                     help='gray-matter maps, .nii or .nii.gz: files or quoted patterns, ** for any '
+                          'depth')
+  which.add_argument('--data-dir', metavar='DIR', help='a shard set of anatcl_jax.prepare')
+  parser.add_argument('--out', required=True, type=pathlib.Path, metavar='TABLE',
+                      help='a new .tsv, or .parquet with the extra of that name')
+  parser.add_argument('--id-pattern', metavar='REGEX',
+                      help='regular expression that finds (?P<participant>...) and, if there are '
+                           'any, (?P<session>...) in the path of a volume (default: by name, as '
+                           'BIDS and CAT12 name them, else the whole file name)')
+  parser.add_argument('--grid', choices=image_encoder.GRIDS, default=image_encoder.CARD,
+                      help='voxels that --volumes are put on: those of the card (where it knows '
+                           'none: native), native (each as it is), or CAT12\'s 121x145x121 at 1.5 '
+                           'mm (default: %(default)s)')
+  parser.add_argument('--spacing', type=float, metavar='MM',
+                      help='another voxel size, about the centre of that grid')
+  parser.add_argument('--axes', default=image_encoder.CARD, help=_AXES_HELP)
+  parser.add_argument('--crop', default=image_encoder.CARD, metavar='X,Y,Z',
+                      help='most voxels along each axis, cut about the centre; none: no crop '
+                           '(default: what the card says)')
+  parser.add_argument('--pad', default=image_encoder.CARD, metavar='X,Y,Z',
+                      help='fewest voxels along each axis, zeros around (default: what the card '
+                           'says)')
+  parser.add_argument('--precision', choices=extract.PRECISIONS, default='float32',
+                      help='what the encoder computes in (default: %(default)s); '
+                           'docs/features.md has the difference')
+  parser.add_argument('--batch-size', type=int, default=8, metavar='N',
+                      help='volumes at a time on all devices together; no number depends on it '
+                           '(default: %(default)s)')
+  parser.add_argument('--threads', type=int, default=4, metavar='N',
+                      help='that read ahead (default: %(default)s)')
+  return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+  """Raises UserError for options that can't be meant, before anything is read."""
+  if options.out.suffix not in ENDINGS:
+    raise UserError(f'--out {options.out}: the ending says what is written; give '
+                    f'{" or ".join(ENDINGS)}')
+  if options.out.suffix == '.parquet' and not importlib.util.find_spec('pyarrow'):
+    raise UserError(f'{options.out}: a .parquet needs pyarrow: pip install pyarrow, or give a .tsv')
+  if options.out.exists():
+    raise UserError(f'{options.out} is there already; choose another --out, or remove it')
+  for name in ('batch_size', 'threads'):
+    if getattr(options, name) < 1:
+      raise UserError(f'--{name.replace("_", "-")} {getattr(options, name)} must be at least 1')
+  if options.spacing is not None and not 0.1 <= options.spacing <= 50:
+    raise UserError(f'--spacing {options.spacing:g} must lie between 0.1 and 50 mm')
+  if options.data_dir and (options.grid != image_encoder.CARD or options.spacing):
+    raise UserError('--grid and --spacing are of --volumes; shards are used on the grid that they '
+                    'were prepared on')
+  if options.data_dir and options.id_pattern:
+    raise UserError('--id-pattern is of --volumes; shards know their participants')
+
+
+def _files(patterns: list[str], id_pattern: str | None) -> tuple[list[Input], bool]:
+  """Files of --volumes in the order of their paths, and whether their folder says SYNTHETIC."""
+  paths = set()
+  for pattern in patterns:
+    matched = ([pattern] if pathlib.Path(pattern).is_file()
+               else [name for name in glob.glob(pattern, recursive=True)
+                     if pathlib.Path(name).is_file()])
+    if not matched:
+      raise UserError(f'no file matches --volumes {pattern!r}; check it with ls')
+    paths.update(map(pathlib.Path, matched))
+  rule = find_scans.compiled(id_pattern) if id_pattern is not None else None
+  inputs, unnamed = [], []
+  for path in sorted(paths):
+    key = find_scans.scan_key(path, set(), PRESETS['bids'], rule)
+    if not key:
+      unnamed.append(path.name)
+      key = re.sub(r'\.nii(\.gz)?$', '', path.name), ''
+    inputs.append(File(*key, str(path)))
+  if unnamed and rule:
+    raise UserError(f'{listed(unnamed, 3)}: --id-pattern {id_pattern!r} does not match; mend it, '
+                    'or narrow --volumes')
+  if unnamed:
+    print(f'note: no participant (sub-...) in the name of {listed(unnamed, 3)}: the file name '
+          'stands for it; --id-pattern finds others', file=sys.stderr)
+  folders = {parent for path in paths for parent in list(path.absolute().parents)[:4]}
+  return inputs, any(map(cohorts.says_synthetic, folders))
+
+
+def _records(data_dir: str, encoder: Encoder) -> tuple[list[Input], bool]:
+  """Records of a shard set, and whether they are SYNTHETIC."""
+  data = shards.open_shards(data_dir)
+  extract.warn_of_grid(encoder.weights, data)
+  identity = data.identity()
+  return [Record(data, identity, record) for record in range(len(data))], data.synthetic
+
+
+def _repeated(labels: list[str]) -> list[str]:
+  twice = sorted({label for label in labels if labels.count(label) > 1})
+  return [f'{listed(twice, 3)}: more than one row; the column `file` tells them apart, '
+          '--id-pattern could'] if twice else []
+
+
+if __name__ == '__main__':
+  main()

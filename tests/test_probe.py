@@ -16,7 +16,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from anatcl_jax import command_line, features, probe, train
+from anatcl_jax import command_line, feature_table, probe, train
 from anatcl_jax.data import pipeline
 from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation import sources, splits
@@ -179,13 +179,13 @@ def test_a_config_by_its_text():
 def test_tables_that_hold_no_features(text, message, tmp_path):
   (tmp_path / 'a.tsv').write_text(text)
   with pytest.raises(UserError, match=message):
-    features.read_table(tmp_path / 'a.tsv')
+    feature_table.read_table(tmp_path / 'a.tsv')
 
 
 def test_columns_of_a_table_are_in_their_order(tmp_path):
   (tmp_path / 'a.tsv').write_text(
       'participant_id\tf10\tf2\tsite\n01_ses-2\t10\t2\tx\nsub-02\t11\t\ty\n')
-  identifiers, values = features.read_table(tmp_path / 'a.tsv')
+  identifiers, values = feature_table.read_table(tmp_path / 'a.tsv')
   assert identifiers[['participant_id', 'session', 'site']].values.tolist() == [
       ['sub-01', 'ses-2', 'x'], ['sub-02', '', 'y']]
   np.testing.assert_array_equal(values, np.float32([[2, 10], [np.nan, 11]]))

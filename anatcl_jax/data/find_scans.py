@@ -33,7 +33,7 @@ def find_scans(pattern: str, participants: set[str], preset: Preset,
     UserError: no file matches, one has no participant or is no NIfTI file, a scan has two volumes,
       or `id_pattern` is no regular expression with a group `participant`.
   """
-  own_rule = _compiled(id_pattern) if id_pattern is not None else None
+  own_rule = compiled(id_pattern) if id_pattern is not None else None
   paths = sorted(pathlib.Path(name) for name in glob.glob(pattern, recursive=True))
   averages = [path.name for path in paths if _CAT12_AVERAGE.match(path.name)]
   if averages:
@@ -46,9 +46,7 @@ def find_scans(pattern: str, participants: set[str], preset: Preset,
   scans: dict[ScanKey, Scan] = {}
   unnamed = []
   for path in paths:
-    key = (_key_by_rule(path, own_rule, preset) if own_rule
-           else preset.scan_key(_CAT12.sub(r'\1', path.name)) or preset.scan_key(path.as_posix())
-           or _key_by_name(path, participants))
+    key = scan_key(path, participants, preset, own_rule)
     if not key or not path.name.endswith(('.nii', '.nii.gz')):
       unnamed.append(str(path))
       continue
@@ -67,7 +65,21 @@ def find_scans(pattern: str, participants: set[str], preset: Preset,
   return tuple(scans.values())
 
 
-def _compiled(id_pattern: str) -> re.Pattern:
+def scan_key(path: pathlib.Path, participants: set[str], preset: Preset,
+             rule: re.Pattern | None = None) -> ScanKey | None:
+  """Participant and session by the path of a volume, as in find_scans; None for no participant."""
+  if rule:
+    return _key_by_rule(path, rule, preset)
+  return (preset.scan_key(_CAT12.sub(r'\1', path.name)) or preset.scan_key(path.as_posix())
+          or _key_by_name(path, participants))
+
+
+def compiled(id_pattern: str) -> re.Pattern:
+  """An --id-pattern as a rule for scan_key.
+
+  Raises:
+    UserError: it is no regular expression, or has no group `participant`.
+  """
   try:
     rule = re.compile(id_pattern)
   except re.error as error:

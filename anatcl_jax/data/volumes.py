@@ -86,7 +86,18 @@ class NiftiFile:
       raise UserError(f'{self.path}: no such file') from None
     except Exception as error:  # nibabel raises what its decompressor or header parser raised
       raise UserError(f'{self.path}: not a readable NIfTI volume ({first_line(error)})') from None
-    header = image.header
+    return ImageInMemory(image, self.path).image()
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageInMemory:
+  """One volume that nibabel has loaded or that was made of an array."""
+
+  loaded: SpatialImage
+  path: pathlib.Path
+
+  def image(self) -> SpatialImage:
+    image, header = self.loaded, self.loaded.header
     if 'sform_code' in header and not (int(header['sform_code']) or int(header['qform_code'])):
       raise UserError(f'{self.path}: its header holds no orientation (sform and qform codes are '
                       '0), so left and right are unknown; set them with the tool that '

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from anatcl_jax import extract, features
+from anatcl_jax import extract, feature_table
 from anatcl_jax.data import shards
 from anatcl_jax.data.shards import ShardSet
 from anatcl_jax.errors import UserError, listed
@@ -90,7 +90,7 @@ def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, tr
     data_dir = _data_of_runs(runs)
   data = shards.open_shards(pathlib.Path(data_dir)) if data_dir else None
   weights = {name: load_weights(path) for name, path in paths.items()}
-  read = {name: features.read_table(path) for name, path in table_paths.items()}
+  read = {name: feature_table.read_table(path) for name, path in table_paths.items()}
 
   cohort = cohorts.of_shards(data) if data else cohorts.of_table(pathlib.Path(participants))
   identifiers = {name: own for name, (own, _) in read.items()}

@@ -81,7 +81,10 @@ def untrained(weights: Weights, seed: int) -> Weights:
   """The same encoder as a run with this seed has it before its first step; the card says so."""
   encoder_key, _ = jax.random.split(jax.random.key(seed))
   encoder = models.get_encoder(weights.encoder)
-  variables = jax.jit(lambda key: encoder.init(key, ANY_VOLUME, False))(encoder_key)
+  # Lazily: the convolutions of ANY_VOLUME are not compiled, only the parameters. Not without jit:
+  # a run compiles its initialisation, and rounding differs.
+  volume = jax.ShapeDtypeStruct(ANY_VOLUME.shape, ANY_VOLUME.dtype)
+  variables = jax.jit(lambda key: encoder.lazy_init(key, volume, False))(encoder_key)
   notes = [*weights.card['notes'], f'Untrained: parameters drawn with seed {seed}.']
   card = weights.card | {'untrained': True, 'seed': seed, 'step': 0, 'head': None, 'notes': notes}
   card.pop('features_range', None)
