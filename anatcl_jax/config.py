@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 from ml_collections.config_flags import config_path
 
-from anatcl_jax import kernels, losses, models, parallel
+from anatcl_jax import kernels, losses, models, parallel, profiling
 from anatcl_jax.data import atlas
 from anatcl_jax.errors import UserError, check_name
 
@@ -78,11 +78,13 @@ def check_values(config: ml_collections.ConfigDict) -> None:
       (config.loss.delta_reduction, losses.DELTA_REDUCTIONS, 'delta_reduction')):
     check_name(name, valid, kind)
   crop_sizes(config.crop)
+  profiling.parse_steps(config.profile_steps)
   for key, least in (('epochs', 1), ('batch_size', 2), ('views', 1), ('seed', 0),
                      ('decay_epochs', 1), ('feature_dim', 1), ('keep_checkpoints', 1),
                      ('keep_every_epochs', 0), ('micro_batch_size', 0),
                      ('log_every_steps', 1), ('checkpoint_every_epochs', 1),
                      ('heldout_every_epochs', 1), ('probe_every_epochs', 0),
+                     ('heartbeat_seconds', 0),
                      ('reader_threads', 1)):
     if config[key] < least:
       raise UserError(f'config.{key} is {config[key]}, must be at least {least}')

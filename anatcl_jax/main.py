@@ -23,7 +23,7 @@ import pathlib
 
 from absl import app, flags, logging
 
-from anatcl_jax import command_line, errors, probe, processes, signals, train
+from anatcl_jax import command_line, compilation, errors, probe, processes, signals, train
 
 _CONFIG, _PARSER = command_line.define_config('configs/pretrain.py:demo')
 _WORKDIR = flags.DEFINE_string(
@@ -58,6 +58,7 @@ def main(argv: list[str]) -> None:
   report = command_line.load_config(config.report_at_end) if config.report_at_end else None
   processes.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value,
                   detect=_DISTRIBUTED.value, heartbeat_timeout=_HEARTBEAT_TIMEOUT.value)
+  compilation.use_cache(config.compilation_cache)
   with processes.together():
     train.train(config, workdir)
   if report is not None:

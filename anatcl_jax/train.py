@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from anatcl_jax import (models, online_probe, optim, parallel, processes, report, signals, step,
-                        tracking)
+from anatcl_jax import (models, online_probe, optim, parallel, processes, profiling, report,
+                        signals, step, tracking)
 from anatcl_jax.checkpoint import Checkpoints, restore
 from anatcl_jax.config import check_values, crop_sizes
 from anatcl_jax.data import attributes, make_shards, pipeline, shards
 from anatcl_jax.data.phantom import PhantomSettings
 from anatcl_jax.errors import RunFailure, Stopped, UserError, check_name, listed
+from anatcl_jax.heartbeat import Heartbeat
 from anatcl_jax.run_config import check_config
 
 
@@ -87,17 +88,27 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     # ---- Loop -----------------------------------------------------------------------------------
     batches = pipeline.train_batches(reader, train_records, config.batch_size, config.seed,
                                      range(first, last), config.reader_threads)
-    with (Checkpoints(workdir, keep=config.keep_checkpoints,
+    with (Heartbeat(config.heartbeat_seconds, first) as heartbeat,
+          profiling.Trace(workdir, profiling.parse_steps(config.profile_steps),
+                          processes.is_first()) as trace,
+          Checkpoints(workdir, keep=config.keep_checkpoints,
                       every_steps=config.keep_every_epochs * steps_per_epoch,
                       best_metric=config.keep_best_metric,
                       best_mode=config.keep_best_mode) as checkpoints,
           tracking.MetricsLog(workdir, first, processes.is_first()) as log,
           tracking.Progress(first, last, config.batch_size, processes.is_first()) as progress):
+      heartbeat.waits_for('data', first + 1)
       upcoming = _to_devices(batches, mesh)
       for done in range(first + 1, last + 1):
+        heartbeat.waits_for('compilation' if done == first + 1 else 'devices', done)
+        trace.before(done)
         state, metrics = program.train_step(state, upcoming)
+        heartbeat.waits_for('data', done + 1)
         upcoming = _to_devices(batches, mesh)   # read and sent while the step runs
+        heartbeat.waits_for('devices', done)
         metrics = jax.device_get(metrics)
+        trace.after(done)
+        heartbeat.waits_for('evaluation', done)
         _check_step(metrics, done, data, pipeline.records_of_step(
             train_records, config.batch_size, config.seed, done - 1))
         progress.advance(metrics)
@@ -106,6 +117,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         epoch, ends_epoch = -(-done // steps_per_epoch), done % steps_per_epoch == 0
         if done == 1 or ends_epoch or done % config.log_every_steps == 0:
           row = progress.take_row() | {'learning_rate': program.learning_rate(done - 1)}
+          row |= heartbeat.take_seconds(done) | profiling.memory_figures()
           if done in (1, last) or (ends_epoch and epoch % config.heldout_every_epochs == 0):
             row |= _evaluate(program, state, reader, heldout, mesh, done)
           if probe and (done == last or ends_epoch and epoch % config.probe_every_epochs == 0):
@@ -114,11 +126,13 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
             _check_best_metric(config.keep_best_metric, row, bool(heldout))
           log.write(done, epoch, row)
           progress.say(f'{epoch}/{config.epochs}', row)
+        heartbeat.waits_for('processes', done)
         stopping, failed = processes.on_any(stop.received, checkpoints.failed())
         if failed:
           raise checkpoints.failure()
         if done == last or stopping or (
             ends_epoch and epoch % config.checkpoint_every_epochs == 0):
+          heartbeat.waits_for('checkpoint', done)
           checkpoints.save(state, statistics, row)
         if stopping and done < last:
           raise Stopped(f'step {done} of {last} is saved in {workdir}; the same command goes on '

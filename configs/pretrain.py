@@ -80,6 +80,9 @@ def get_config(arguments=None):
   # Running
   config.mapper = 'jit'                # or pmap
   config.log_every_steps = 50
+  config.heartbeat_seconds = 60.0      # a wait so long is told on stderr; 0: never
+  config.profile_steps = ''            # such as 10:12: profiled into profile/ of the workdir
+  config.compilation_cache = 'auto'    # of programs: the user's cache; or a folder, or none
   config.heldout_every_epochs = 1
   config.probe_every_epochs = 0        # age, sex and site from frozen features; 0: never
   config.report_at_end = ''            # a config of the probe, applied when the run is done

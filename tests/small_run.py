@@ -14,6 +14,9 @@ from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 from configs.pretrain import get_config
 
+# Metrics that say how fast and how large a run is, and differ each time.
+OF_THE_MACHINE = {'subjects_per_second', 'step_seconds', 'wait_for_data_seconds', 'host_memory_mb'}
+
 
 class Patches(nn.Module):
   """Patches of 5 voxels through a dense layer and BatchNorm: all kinds of state, no convolution."""
