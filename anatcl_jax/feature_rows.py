@@ -163,8 +163,10 @@ def _row_of_line(line: str) -> tuple[str, Row] | None:
 
 
 def make_rows(encoder: Encoder, inputs: list[Input], finished: Finished, *, batch_size: int,
-              threads: int, show: bool = True) -> dict[int, str]:
-  """Encodes the inputs that are not finished; returns why some can't be, by their number.
+              threads: int, show: bool = True) -> tuple[dict[int, Row], dict[int, str]]:
+  """Rows of all inputs, and why some can't be used, both by the number of the input.
+
+  Only what is not finished is encoded, and it is kept there as soon as its batch is through.
 
   Args:
     batch_size: volumes at a time on all devices together, rounded up to a multiple of them.
@@ -173,44 +175,50 @@ def make_rows(encoder: Encoder, inputs: list[Input], finished: Finished, *, batc
   """
   identities = [one.identity() for one in inputs]
   waiting = [i for i, identity in enumerate(identities) if identity not in finished.rows]
+  size = _even_size(len(waiting), batch_size)
   left_out: dict[int, str] = {}
-  if not waiting:
-    return left_out
-  devices = jax.device_count()
-  most = -(-min(batch_size, len(waiting)) // devices) * devices
-  size = -(-len(waiting) // -(-len(waiting) // most))       # batches as even as they can be
-  size = -(-size // devices) * devices
   encoded_shapes = set()
+
+  def read(i: int) -> tuple[int, np.ndarray | UserError]:
+    try:
+      return i, inputs[i].read(encoder)
+    except UserError as error:
+      return i, error
+
+  def leave_out(i: int, why: str) -> None:
+    left_out[i] = ' '.join(why.split())
+    bar.write(f'left out: {left_out[i]}', file=sys.stderr)
+
+  def usable() -> Iterator[tuple[int, np.ndarray]]:
+    for i, volume in read_ahead(read, waiting, threads, 2 * size):
+      if isinstance(volume, UserError):
+        leave_out(i, str(volume))
+        bar.update(1)
+      else:
+        yield i, volume
+
   with progress_bar(len(inputs), 'features', 'volumes', len(inputs) - len(waiting), show) as bar:
-    def volumes() -> Iterator[tuple[int, np.ndarray]]:
-      def read(i: int) -> tuple[int, np.ndarray | UserError]:
-        try:
-          return i, inputs[i].read(encoder)
-        except UserError as error:
-          return i, error
-
-      for i, volume in read_ahead(read, waiting, threads, 2 * size):
-        if isinstance(volume, UserError):
-          left_out[i] = ' '.join(str(volume).split())
-          bar.write(f'left out: {left_out[i]}', file=sys.stderr)
-          bar.update(1)
-        else:
-          yield i, volume
-
-    for numbers, batch in batches(volumes(), size):
+    for numbers, batch in batches(usable(), size):
       # Filled up, so that no program is compiled for the last few alone.
       padding = size - len(batch) if batch.shape[1:] in encoded_shapes else 0
       encoded_shapes.add(batch.shape[1:])
-      filled = np.concatenate([batch, np.repeat(batch[-1:], padding, 0)]) if padding else batch
-      features = encoder.encode(filled)[:len(batch)]
+      features = encoder.encode(np.concatenate([batch, np.repeat(batch[-1:], padding, 0)]))
       made = {}
       for i, row, volume in zip(numbers, features, batch):
         if np.isfinite(row).all():
           made[identities[i]] = Row.of(row, volume)
         else:
-          left_out[i] = (f'{inputs[i].name}: its features are not finite; its values reach '
-                         f'{np.abs(volume).max():.3g}')
-          bar.write(f'left out: {left_out[i]}', file=sys.stderr)
+          leave_out(i, f'{inputs[i].name}: its features are not finite; its values reach '
+                       f'{np.abs(volume).max():.3g}')
       finished.add(made)
       bar.update(len(batch))
-  return left_out
+  return {i: finished.rows[identity] for i, identity in enumerate(identities)
+          if i not in left_out}, left_out
+
+
+def _even_size(number: int, batch_size: int) -> int:
+  """Of batches as even as they can be, a multiple of the devices: 10 in batches of 8 are 5 and 5."""
+  devices = jax.device_count()
+  most = -(-min(batch_size, max(number, 1)) // devices) * devices
+  size = -(-max(number, 1) // -(-max(number, 1) // most))
+  return -(-size // devices) * devices

@@ -41,6 +41,7 @@ from anatcl_jax.errors import RunFailure, UserError, listed
 from anatcl_jax.feature_rows import File, Finished, Input, Record, make_rows
 from anatcl_jax.feature_table import ENDINGS, write_description, write_table
 from anatcl_jax.image_encoder import Encoder, load
+from anatcl_jax.report import representation, style
 
 __all__ = ['Encoder', 'load', 'main']
 
@@ -90,14 +91,13 @@ def _make(encoder: Encoder, inputs: list[Input], options: argparse.Namespace, sy
   resumed = sum(one.identity() in finished.rows for one in inputs)
   if resumed:
     print(f'{resumed} of {len(inputs)} rows are there from a stopped run', file=sys.stderr)
-  left_out = make_rows(encoder, inputs, finished, batch_size=options.batch_size,
-                       threads=options.threads)
-  kept = [one for i, one in enumerate(inputs) if i not in left_out]
+  made, left_out = make_rows(encoder, inputs, finished, batch_size=options.batch_size,
+                             threads=options.threads)
+  kept, rows = [inputs[i] for i in made], list(made.values())
   if not kept:
     finished.remove()
     raise UserError(f'none of {len(inputs)} volumes could be used: '
                     f'{listed(list(left_out.values()), 2)}')
-  rows = [finished.rows[one.identity()] for one in kept]
   labels = [tables.joined_identifier(one.participant_id, one.session) for one in kept]
   warnings = [*feature_checks.warnings(rows, labels, encoder.weights.card), *_repeated(labels)]
   for warning in warnings:
@@ -106,16 +106,21 @@ def _make(encoder: Encoder, inputs: list[Input], options: argparse.Namespace, sy
                                   'session': [one.session for one in kept]})
   if options.volumes:
     identifiers['file'] = [one.name for one in kept]
-  synthetic = synthetic or encoder.weights.card['synthetic']
+  synthetic = synthetic or bool(encoder.weights.card.get('synthetic'))
   features = np.stack([row.features for row in rows])
   card = encoder.weights.card
   write_description(out, encoder.settings() | {
-      'weights': options.weights, 'card': {key: card[key] for key in card if key != 'features_range'},
+      'weights': options.weights,
+      'card': {name: value for name, value in card.items() if name != 'features_range'},
       'command': command, 'batch_size': options.batch_size,
       'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
       'scans': len(kept), 'features': features.shape[1], 'rows_of_a_stopped_run': resumed,
       'left_out': [{'input': inputs[i].name, 'why': why} for i, why in sorted(left_out.items())],
       'warnings': warnings, 'synthetic': synthetic})
+  figure = representation.draw(features, feature_checks.constant_channels(features), labels,
+                               [one.participant_id for one in kept],
+                               options.weights, synthetic)
+  figure.savefig(out.with_suffix('.png'), dpi=style.DPI)
   write_table(out, identifiers, features)
   finished.remove()
   print(f'{len(kept)} {"SYNTHETIC " if synthetic else ""}scans, {features.shape[1]} features'
