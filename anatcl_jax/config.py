@@ -10,11 +10,10 @@ import ml_collections
 from ml_collections.config_flags import config_path
 
 from anatcl_jax import kernels, losses, models, parallel, profiling
-from anatcl_jax.data import atlas
+from anatcl_jax.data import atlas, augment
 from anatcl_jax.errors import UserError, check_name
 
 PRECISIONS = ('float32', 'bfloat16')
-AUGMENTATIONS = ('none',)
 
 
 def parse_arguments(text: str | None, **defaults: Any) -> ml_collections.ConfigDict:
@@ -72,13 +71,13 @@ def check_values(config: ml_collections.ConfigDict) -> None:
       (config.remat, models.REMATS, 'remat'),
       (config.mapper, parallel.MAPPERS, 'mapper'),
       (config.keep_best_mode, ('min', 'max'), 'keep_best_mode'),
-      (config.augment, AUGMENTATIONS, 'augment'),
       (config.atlas, atlas.ATLASES, 'atlas'),
       (config.loss.method, losses.METHODS, 'loss method'),
       (config.loss.delta_reduction, losses.DELTA_REDUCTIONS, 'delta_reduction')):
     check_name(name, valid, kind)
   crop_sizes(config.crop)
   profiling.parse_steps(config.profile_steps)
+  augment.names_of(config.augment)
   for key, least in (('epochs', 1), ('batch_size', 2), ('views', 1), ('seed', 0),
                      ('decay_epochs', 1), ('feature_dim', 1), ('keep_checkpoints', 1),
                      ('keep_every_epochs', 0), ('micro_batch_size', 0),

@@ -18,7 +18,7 @@ from anatcl_jax import (models, online_probe, optim, parallel, processes, profil
                         signals, step, tracking)
 from anatcl_jax.checkpoint import Checkpoints, restore
 from anatcl_jax.config import check_values, crop_sizes
-from anatcl_jax.data import attributes, make_shards, pipeline, shards
+from anatcl_jax.data import attributes, augment, make_shards, pipeline, shards
 from anatcl_jax.data.phantom import PhantomSettings
 from anatcl_jax.errors import RunFailure, Stopped, UserError, check_name, listed
 from anatcl_jax.heartbeat import Heartbeat
@@ -147,14 +147,16 @@ def compile_program(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh,
                     steps_per_epoch: int) -> Program:
   """The program of a run with this config, which compiles when it is first called."""
   dtype = jnp.dtype(config.precision)
+  make_views = augment.view_maker(config.augment, config.views, config.seed)
   encoder = models.get_encoder(config.encoder, dtype=dtype, axis_name=parallel.AXIS,
-                               repeats=config.views, remat=config.remat)
+                               repeats=1 if make_views else config.views, remat=config.remat)
   head = models.get_head(config.head, config.feature_dim, dtype=dtype)
   schedule = optim.step_schedule(config.learning_rate, config.decay, config.decay_epochs,
                                  steps_per_epoch)
   optimizer = optim.adam_with_l2(schedule, config.weight_decay)
   train_step = step.make_train_step(encoder, head, optimizer, config.loss, config.views,
-                                    parallel.AXIS, micro_batches=step.count_micro_batches(
+                                    parallel.AXIS, make_views=make_views,
+                                    micro_batches=step.count_micro_batches(
                                         config.batch_size, config.micro_batch_size, mesh.size))
   eval_step = step.make_eval_step(encoder, head, config.loss, config.views, parallel.AXIS)
   return Program(

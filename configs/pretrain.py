@@ -46,7 +46,9 @@ def get_config(arguments=None):
 
   # Objective
   config.views = 2
-  config.augment = 'none'              # published: two identical views
+  # Published: two identical views. Or a preset, crop, cutout, all (Barbano et al.) or yaware; or any
+  # of crop, zoom, cutout, mean_cutout, blur, noise, translation, intensity, flip, joined by +.
+  config.augment = 'none'
   config.loss = ConfigDict()
   config.loss.method = 'yaware'        # or supcon, expw, threshold
   config.loss.delta_reduction = 'sum'  # of threshold: sum or mean
