@@ -22,10 +22,14 @@ def test_lines_come_at_growing_intervals_and_only_of_long_waits(capsys):
       time.sleep(0.02)
     heartbeat.waits_for('checkpoint', 800)
     time.sleep(0.3)
-  time.sleep(0.5)     # closed: silent
-  lines = [line for line in capsys.readouterr().err.splitlines() if 'on the devices' not in line]
-  assert lines == ['waiting 0.2 s for: data of step 812', 'waiting 0.4 s for: data of step 812',
-                   'waiting 0.8 s for: data of step 812', 'waiting 0.2 s for: checkpoint of step 800']
+  lines = capsys.readouterr().err.splitlines()
+  # On a busy machine sleeping may take longer, and there may be more lines.
+  assert [line for line in lines if 'data' in line][:3] == [
+      f'waiting {seconds} s for: data of step 812' for seconds in (0.2, 0.4, 0.8)]
+  assert [line for line in lines if 'checkpoint' in line][:1] == [
+      'waiting 0.2 s for: checkpoint of step 800']
+  time.sleep(0.5)
+  assert not capsys.readouterr().err   # closed: silent
 
 
 def test_seconds_a_step_are_those_of_data_and_devices(monkeypatch):
@@ -54,8 +58,8 @@ def test_a_run_whose_reader_stalls_says_so(training_set, small_model, tmp_path, 
   assert re.findall(r'waiting ([\d.]+) s for: data of step 6', capsys.readouterr().err)[:3] == [
       '0.25', '0.5', '1']
   rows = tracking.read_metrics(tmp_path)
-  slow = max(rows, key=lambda row: row['wait_for_data_seconds'])
-  assert slow['step'] == 5 and 1.2 <= slow['wait_for_data_seconds'] <= slow['step_seconds']
+  assert rows[4]['step'] == 5   # while it runs, the batch of step 6 is waited for
+  assert 1.2 <= rows[4]['wait_for_data_seconds'] <= rows[4]['step_seconds']
   for row in rows:
     assert row['step_seconds'] <= 1.05 * 8 / row['subjects_per_second']   # a part of all the time
 

@@ -9,6 +9,7 @@ SYNTHETIC. Prints Markdown tables; --json also writes every figure. Each case ru
 its own, whose peak memory is its own. --against-torch runs the released module (pip install -e
 '.[torch]') and ours in turn in one process, in float32 with all cores, and gives the ratios of the
 pairs. --scaling gives time and memory of the step by batch, by volume and by devices, and a plot.
+--plan computes what a run needs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from anatcl_jax import benchmark, command_line, errors, models
-from anatcl_jax.bench import counts, inputs, steps, tables, versus_torch
+from anatcl_jax.bench import counts, inputs, plan, steps, tables, versus_torch
 from anatcl_jax.config import check_values, crop_sizes
 from anatcl_jax.errors import UserError
 from anatcl_jax.progress import progress_bar
@@ -32,6 +33,8 @@ _TORCH = flags.DEFINE_boolean('against-torch', False, 'Only compare with the rel
                               'module: forward with batch 1 and config.batch_size, and the step')
 _SCALING = flags.DEFINE_boolean('scaling', False, 'Only time and memory of the step by batch, '
                                 'volume and devices')
+_PLAN = flags.DEFINE_boolean('plan', False, 'Only compute what a run needs, and measure nothing: '
+                             'memory a device, volumes a second, storage (docs/scaling.md)')
 _PLOT = flags.DEFINE_string('plot', 'speed-scaling.png', 'Where --scaling draws its plot')
 _ROUNDS = flags.DEFINE_integer('rounds', 7, 'How often each thing is timed, after a first time that '
                                'does not count', lower_bound=1)
@@ -52,6 +55,9 @@ def main(argv: list[str]) -> None:
   check_values(config)
   if _CASE.value:
     print(json.dumps(_run_case(config, json.loads(_CASE.value))))
+    return
+  if _PLAN.value:
+    print('\n'.join(plan.tables(config, crop_sizes(config.crop) or _OPENBHB)))
     return
   for path in filter(None, (_JSON.value, _SCALING.value and _PLOT.value)):
     if not pathlib.Path(path).absolute().parent.is_dir():
