@@ -217,7 +217,7 @@ def make_rows(encoder: Encoder, inputs: list[Input], finished: Finished, *, batc
 
 
 def _even_size(number: int, batch_size: int) -> int:
-  """Of batches as even as they can be, a multiple of the devices: 10 in batches of 8 are 5 and 5."""
+  """Of batches as even as they can be, a multiple of the devices: 10 by at most 8 are 5 and 5."""
   devices = jax.device_count()
   most = -(-min(batch_size, max(number, 1)) // devices) * devices
   size = -(-max(number, 1) // -(-max(number, 1) // most))

@@ -11,7 +11,7 @@ import sys
 import pytest
 from ml_collections import ConfigDict
 
-from anatcl_jax import command_line, prepare, tracking
+from anatcl_jax import command_line, feature_table, features, prepare, tracking
 from anatcl_jax.config import key_names
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -31,6 +31,8 @@ def test_every_command_parses():
     arguments = shlex.split(text.split('`')[0])
     if module == 'prepare' and '--help' not in arguments:
       prepare.command_line().parse_args(arguments)
+    if module == 'features':
+      features.command_line().parse_args(arguments)
     if module in ('main', 'probe'):
       config = command_line.load_config(f'{ROOT}/' + arguments[0].removeprefix('--config='))
       keys = [a.split('=')[0].removeprefix('--config.') for a in arguments if '--config.' in a]
@@ -46,13 +48,17 @@ def test_files_that_are_named_are_there():
 
 @pytest.mark.slow
 def test_the_real_cohort_commands_of_the_readme(aomic, tmp_path):
-  """AOMIC to shards, three epochs of ResNet-18 on a 4 mm grid, and two more."""
+  """AOMIC to shards, three epochs of ResNet-18 on a 4 mm grid, and two more; maps to features."""
   del aomic  # skips where the data are not at hand
   for module, text in COMMANDS:
     if 'aomic' in text:
       text = text.replace('data/aomic ', f'{tmp_path}/data ').replace('runs/', f'{tmp_path}/')
       text = re.sub(r'data/aomic$', f'{tmp_path}/data', text)
+      text = text.replace(' aomic.tsv', f' {tmp_path}/aomic.tsv')
       subprocess.run(f'{sys.executable} -m anatcl_jax.{module} {text}', shell=True, check=True,
                      cwd=ROOT)
   rows = tracking.read_metrics(tmp_path / 'aomic')
   assert [row['epoch'] for row in rows] == [1, 1, 2, 3, 4, 5]
+  identifiers, values = feature_table.read_table(tmp_path / 'aomic.tsv')
+  assert list(identifiers['participant_id']) == [f'sub-{i:04d}' for i in range(1, 11)]
+  assert values.shape == (10, 512) and (values.std(0) > 0).all()

@@ -1,0 +1,103 @@
+"""What features are made of: released files, the grid of a card, and whose scan a file is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+
+from anatcl_jax import convert, extract, features
+from anatcl_jax.data.arrange import Arrangement
+from anatcl_jax.data.volumes import NAMED_GRIDS, NiftiFile, read_grid, read_volume, resized
+from anatcl_jax.errors import UserError
+from anatcl_jax.feature_table import read_table
+from anatcl_jax.models.weights import load_weights
+from tests import torch_file
+from tests.test_convert import named
+from tests.test_features import compiled, folder, run, volumes, weights  # noqa: F401
+
+CLOSE = {'rtol': 2e-5, 'atol': 2e-6}
+
+
+@pytest.mark.parametrize('axes', ['RAS', 'predecessor'])
+def test_a_released_file(axes, volumes, tmp_path, capsys):  # noqa: F811
+  """Maps on CAT12's grid, here of 12 mm, in the axes that were asked for; the rest is in the JSON."""
+  path = torch_file.save(tmp_path / 'resnet_global_fold2.pth', named('tiny'))
+  assert run('--weights', path, '--volumes', *volumes[:2], '--spacing', 12, '--axes', axes,
+             '--out', tmp_path / 'a.tsv') == 0
+  assert 'In which order the released weights saw the axes is not known' in capsys.readouterr().err
+  grid = resized(NAMED_GRIDS['mni1.5'], 12)
+  arranged = [Arrangement(axes)(read_volume(NiftiFile(name), grid)) for name in volumes[:2]]
+  expected = extract.frozen(load_weights(path))(np.stack(arranged))
+  np.testing.assert_allclose(read_table(tmp_path / 'a.tsv')[1], expected, **CLOSE)
+  described = json.loads((tmp_path / 'a.json').read_text())
+  assert described['grid']['shape'] == [121, 145, 121] and described['axes'] == axes
+  assert described['crop'] == [121, 128, 121]
+  assert described['card']['sha256'] == load_weights(path).card['sha256']
+  assert described['command'][3:5] == ['--weights', str(path)]
+
+
+def test_the_grid_of_the_card(weights, volumes, shard_set, tmp_path, capsys):  # noqa: F811
+  """Volumes are put on it unless the command says otherwise; shards are warned of."""
+  own = read_grid(NiftiFile(volumes[0]))
+  grid = resized(own, 14)
+  card = weights.card | {'crop': None, 'grid': {'shape': list(grid.shape),
+                                                'affine': [list(row) for row in grid.affine]}}
+  convert.write_folder(dataclasses.replace(weights, card=card), tmp_path / 'weights')
+  for options, target in (({}, grid), ({'grid': 'native'}, own), ({'spacing': 20},
+                                                                  resized(grid, 20))):
+    encoder = features.load(tmp_path / 'weights', **options)
+    np.testing.assert_array_equal(encoder.read(NiftiFile(volumes[0])),
+                                  read_volume(NiftiFile(volumes[0]), target))
+  assert run('--weights', tmp_path / 'weights', '--data-dir', shard_set.directory, '--out',
+             tmp_path / 'a.tsv') == 0
+  assert 'WARNING: the encoder was trained on' in capsys.readouterr().err
+
+
+def test_whose_scan_a_file_is(folder, volumes, tmp_path, capsys):  # noqa: F811
+  """By BIDS, by CAT12, by a rule; the file's name where none applies; twice the same is said."""
+  names = ['sub-07_ses-2_mod.nii.gz', 'mwp1x33_T1w.nii.gz', 'map_44.nii.gz',
+           'sub-07_ses-2_run-2_mod.nii.gz']
+  paths = [shutil.copy(volume, tmp_path / name) for volume, name in zip(volumes, names)]
+  assert run('--weights', folder, '--volumes', f'{tmp_path}/*.nii.gz', paths[0], '--out',
+             tmp_path / 'a.tsv') == 0
+  text = capsys.readouterr().err
+  assert 'no participant (sub-...) in the name of map_44.nii.gz: the file name' in text
+  assert 'WARNING: sub-07_ses-2: more than one row' in text
+  identifiers, _ = read_table(tmp_path / 'a.tsv')
+  assert identifiers[['participant_id', 'session']].values.tolist() == [
+      ['sub-map_44', ''], ['sub-x33', ''], ['sub-07', 'ses-2'], ['sub-07', 'ses-2']]
+  run('--weights', folder, '--volumes', paths[2], '--id-pattern', r'_(?P<participant>\d+)',
+      '--out', tmp_path / 'b.tsv')
+  assert list(read_table(tmp_path / 'b.tsv')[0]['participant_id']) == ['sub-44']
+
+
+def test_volumes_of_several_shapes(folder, volumes):  # noqa: F811
+  """Each on its own grid, in the order in which they were given."""
+  encoder = features.load(folder)
+  images = [nibabel.load(path) for path in volumes[:3]]
+  smaller = nibabel.Nifti1Image(np.asarray(images[1].dataobj)[2:-2, 3:-3, 2:-2], images[1].affine)
+  rows = encoder([images[0], smaller, images[2]])
+  np.testing.assert_allclose(rows, [encoder(images[0]), encoder(smaller), encoder(images[2])],
+                             **CLOSE)
+  assert np.abs(rows[1] - encoder(images[1])).max() > 1e-3
+
+
+def test_images_that_can_not_be_used(folder, volumes, tmp_path):  # noqa: F811
+  encoder = features.load(folder)
+  image = nibabel.load(volumes[0])
+  values = np.asarray(image.dataobj)
+  nowhere = nibabel.Nifti1Image(values, None)
+  nowhere.header.set_sform(None, 0)
+  nowhere.header.set_qform(None, 0)
+  for bad, message in ((nowhere, 'an image in memory: its header holds no orientation'),
+                       (nibabel.Nifti1Image(values * np.nan, image.affine), 'NaN or infinite'),
+                       (nibabel.Nifti1Image(np.stack([values] * 2, -1), image.affine),
+                        'one 3-D volume a file'),
+                       (tmp_path / 'no.nii', 'no such file'), ([], 'an empty list')):
+    with pytest.raises(UserError, match=message):
+      encoder(bad)
