@@ -15,7 +15,7 @@ import tensorboardX.proto.event_pb2
 from matplotlib import image
 
 from anatcl_jax import checkpoint, report, stored, tracking, train
-from anatcl_jax.data import pipeline
+from anatcl_jax.data import digests, pipeline
 from anatcl_jax.errors import RunFailure, UserError
 from anatcl_jax.report import training
 from configs.pretrain import get_config
@@ -110,8 +110,10 @@ def test_other_subjects_are_refused(finished, training_set, tmp_path):
   directory = tmp_path / 'data'
   shutil.copytree(training_set.directory, directory)
   train.train(_config(training_set, data_dir=str(directory)), finished / 'whole')
-  table = (directory / 'participants.tsv').read_text()
-  (directory / 'participants.tsv').write_text(table.replace('sub-0007', 'sub-9999'))
+  table = training_set.table.replace('sub-0007', 'sub-9999')
+  table.to_csv(directory / 'participants.tsv', sep='\t', index=False)
+  (directory / 'dataset.json').write_text(json.dumps(
+      digests.signed(training_set.info, directory, table)))
   with pytest.raises(UserError, match='data_identity.*another --workdir'):
     train.train(_config(training_set, data_dir=str(directory)), finished / 'whole')
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import pathlib
 
 import matplotlib.figure
 import numpy as np
 import pandas
 
-from anatcl_jax.data import tables
+from anatcl_jax.data import digests, tables
 from anatcl_jax.data.shards import ShardSet, open_shards
 from anatcl_jax.errors import RunFailure, UserError, listed
 from anatcl_jax.progress import progress_bar
@@ -43,10 +42,9 @@ def inspect(data_dir: pathlib.Path, sheet: pathlib.Path, most: int) -> None:
 def _check_files(data: ShardSet) -> None:
   with progress_bar(len(data.info['shards']), 'checksums', 'shards') as bar:
     for shard in data.info['shards']:
-      with (data.directory / shard['file']).open('rb') as file:
-        if hashlib.file_digest(file, 'sha256').hexdigest() != shard['sha256']:
-          raise RunFailure(f'{data.directory / shard["file"]} is damaged: it has not the checksum '
-                           'that it was written with; prepare the set again')
+      if digests.of_file(data.directory / shard['file']) != shard['sha256']:
+        raise RunFailure(f'{data.directory / shard["file"]} is damaged: it has not the checksum '
+                         'that it was written with; prepare the set again')
       bar.update()
 
 

@@ -1,18 +1,22 @@
 """Shard sets: ArrayRecord volumes with their labels beside them; the format, and reading it.
 
-    <data_dir>/dataset.json       grid, dtype, atlas, measures, shards with counts and sha256
+    <data_dir>/dataset.json       grid, dtype, atlas, measures, shards with counts, digests
                participants.tsv   one row a record, in record order
                morphometry.npy    float32 [record, region, measure]
                volumes-00000-of-000NN.array_record
+
+ArrayRecord hashes every chunk, so that a byte that changed in a volume is found when it is read.
 """
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
-import hashlib
+import itertools
 import json
 import pathlib
+import sys
 from typing import Any
 
 import msgpack
@@ -20,12 +24,12 @@ import numpy as np
 import pandas
 from array_record.python import array_record_data_source
 
-from anatcl_jax.data import tables
+from anatcl_jax.data import digests, tables
 from anatcl_jax.data.participants import age_problem, read_participants
 from anatcl_jax.data.volumes import Grid, first_line
 from anatcl_jax.errors import RunFailure, UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2     # 1 had no digests of dataset.json, the scans and the label files
 DTYPES = ('float32', 'float16', 'uint8')
 
 
@@ -61,6 +65,10 @@ def decode_record(record: bytes) -> tuple[str, str, np.ndarray, float]:
   return fields['participant_id'], fields['session'], volume, fields['scale']
 
 
+class DamagedRecord(RunFailure):
+  """A record that can't be read, or is not what the labels say."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ShardSet:
   """An open shard set: row i of `table` and `morphometry` labels record i."""
@@ -69,6 +77,7 @@ class ShardSet:
   info: dict[str, Any]             # dataset.json
   table: pandas.DataFrame
   morphometry: np.ndarray          # float32 [record, region, measure]
+  damaged: frozenset[int] = frozenset()   # records that are known to be so and are left out
 
   def __len__(self) -> int:
     return len(self.table)
@@ -94,7 +103,7 @@ class ShardSet:
     """Changes with whose scans these are, in which order, on which grid, with which measures."""
     described = [self.table[['participant_id', 'session']].values.tolist(), self.info['grid'],
                  self.info['atlas'], self.measures]
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+    return digests.of_json(described)
 
   def label(self, record: int) -> str:
     return tables.joined_identifier(*self.table.loc[record, ['participant_id', 'session']])
@@ -113,62 +122,133 @@ class ShardSet:
     return self.morphometry[:, :, [self.measures.index(name) for name in names]]
 
   @functools.cached_property
+  def _ends(self) -> list[int]:
+    """The record after the last one of each shard."""
+    return list(itertools.accumulate(shard['records'] for shard in self.info['shards']))
+
+  def shard_of(self, record: int) -> pathlib.Path:
+    return self.directory / self.info['shards'][bisect.bisect_right(self._ends, record)]['file']
+
+  def records_of(self, shard: int) -> range:
+    return range(self._ends[shard] - self.info['shards'][shard]['records'], self._ends[shard])
+
+  @functools.cached_property
   def _records(self) -> array_record_data_source.ArrayRecordDataSource:
+    # With their numbers of records, files are opened when they are read and not before.
     return array_record_data_source.ArrayRecordDataSource(
-        [str(self.directory / shard['file']) for shard in self.info['shards']])
+        [f'{self.directory / shard["file"]}[0:{shard["records"]}]'
+         for shard in self.info['shards']])
 
   def read_volume(self, record: int) -> tuple[np.ndarray, float]:
     """The volume of a record as stored, and its scale.
 
     Raises:
-      RunFailure: the record can't be read, or is not the one that its row names.
+      DamagedRecord: it can't be read, or is not the one that its row and dataset.json describe.
     """
     try:
       participant, session, volume, scale = decode_record(self._records[record])
     except Exception as error:  # whatever the reader's C++ or msgpack made of damaged bytes
-      raise RunFailure(f'{self.directory}: record {record} ({self.label(record)}) is damaged '
-                       f'({str(error)[:120]}); prepare the set again') from None
-    if tables.joined_identifier(participant, session) != self.label(record):
-      raise RunFailure(f'{self.directory}: record {record} holds {participant!r} where '
-                       f'participants.tsv says {self.label(record)}; prepare the set again')
+      raise self._damaged(record, f'can\'t be read ({first_line(error)})') from None
+    name = tables.joined_identifier(participant, session)
+    if name != self.label(record):
+      raise self._damaged(record, f'holds {name!r} where participants.tsv says '
+                                  f'{self.label(record)}')
+    if volume.shape != self.grid.shape or volume.dtype.name != self.info['dtype']:
+      raise self._damaged(record, f'is {volume.dtype} {volume.shape}, not {self.info["dtype"]} '
+                                  f'{self.grid.shape} as dataset.json says')
     return volume, scale
 
+  def _damaged(self, record: int, why: str) -> DamagedRecord:
+    return DamagedRecord(f'{self.shard_of(record)}: record {record} ({self.label(record)}) {why}; '
+                         f'{_REMEDY}')
 
-def open_shards(data_dir: str | pathlib.Path) -> ShardSet:
+
+_REMEDY = ('restore the file or prepare the set again; training goes without what is damaged with '
+           '--config.data.on_error=skip')
+
+
+def open_shards(data_dir: str | pathlib.Path, all_files: bool = True) -> ShardSet:
   """Opens a shard set and checks that its parts belong together.
+
+  A label file that was changed since it was written is told on stderr.
+
+  Args:
+    all_files: whether every shard must be there in its whole length.
 
   Raises:
     UserError: no shard set there (the text says which command makes one), or parts do not fit.
   """
   directory = pathlib.Path(data_dir)
-  try:
-    info = json.loads((directory / 'dataset.json').read_text(encoding='utf-8'))
-  except FileNotFoundError:
-    raise UserError(
-        f'{directory} holds no shards (dataset.json): make them with `python -m anatcl_jax.prepare '
-        f'bids --volumes GLOB --participants TSV --morphometry TABLE ... --out {directory}`, or '
-        'try the synthetic cohort with --config=configs/pretrain.py:demo') from None
-  except (OSError, ValueError) as error:
-    raise UserError(f'{directory}/dataset.json can\'t be read ({error})') from None
-  version = info.get('schema_version') if isinstance(info, dict) else None
-  if version != SCHEMA_VERSION:
-    raise UserError(f'{directory} has shard schema {version}, this program reads {SCHEMA_VERSION}; '
-                    'prepare the set again')
+  info = read_info(directory)
   table = read_participants(directory / 'participants.tsv')
   for participant, age in zip(table['participant_id'], table['age']):
     if not np.isnan(age) and (why := age_problem(age)):
       raise UserError(f'{participant} {why} in {directory}/participants.tsv')
   try:
     morphometry = np.load(directory / 'morphometry.npy')
-    files = [(directory / shard['file'], shard['records']) for shard in info['shards']]
-  except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
-    raise UserError(f'{directory}: morphometry.npy or dataset.json is damaged '
-                    f'({first_line(error)}); prepare the set again') from None
-  records = sum(count for _, count in files)
+  except (OSError, ValueError, EOFError) as error:
+    raise UserError(f'{directory}/morphometry.npy is damaged ({first_line(error)}); prepare the '
+                    'set again') from None
+  data = ShardSet(directory, info, table, morphometry)
+  records = sum(shard['records'] for shard in info['shards'])
   if not records == len(table) == len(morphometry):
     raise UserError(f'{directory}: {records} records, {len(table)} rows in participants.tsv and '
                     f'{len(morphometry)} in morphometry.npy; prepare the set again')
-  for path, _ in files:
-    if not path.is_file():
-      raise UserError(f'{path} is missing; prepare the set again')
-  return ShardSet(directory, info, table, morphometry)
+  expected = (len(table), len(info['regions']), len(info['measures']))
+  if morphometry.shape != expected or morphometry.dtype != np.float32:
+    raise UserError(f'{directory}/morphometry.npy is {morphometry.dtype} {morphometry.shape}, not '
+                    f'float32 {expected} as dataset.json says; prepare the set again')
+  if all_files:
+    _check_lengths(data)
+  if info['schema_version'] > 1:
+    if digests.of_scans(table) != info['scans']:
+      raise UserError(f'{directory}/participants.tsv names other scans, or in another order, than '
+                      'the set was prepared with; restore it or prepare the set again')
+    for name in digests.changed_labels(info, directory):
+      print(f'WARNING: {directory / name} was changed since it was written. A label that you '
+            'corrected is used as it is now; if you changed none, the file is damaged: restore it '
+            'or prepare the set again', file=sys.stderr)
+  return data
+
+
+def read_info(directory: pathlib.Path) -> dict[str, Any]:
+  """dataset.json of a shard set.
+
+  Raises:
+    UserError: none there (the text says which command makes one), or it is damaged.
+  """
+  path = directory / 'dataset.json'
+  try:
+    info = json.loads(path.read_text(encoding='utf-8'))
+  except FileNotFoundError:
+    raise UserError(
+        f'{directory} holds no shards (dataset.json): make them with `python -m anatcl_jax.prepare '
+        f'bids --volumes GLOB --participants TSV --morphometry TABLE ... --out {directory}`, or '
+        'try the synthetic cohort with --config=configs/pretrain.py:demo') from None
+  except (OSError, ValueError) as error:
+    raise UserError(f'{path} can\'t be read ({first_line(error)})') from None
+  version = info.get('schema_version') if isinstance(info, dict) else None
+  if version not in range(1, SCHEMA_VERSION + 1):
+    raise UserError(f'{directory} has shard schema {version}, this program reads 1 to '
+                    f'{SCHEMA_VERSION}; prepare the set again')
+  if lacking := {'grid', 'dtype', 'atlas', 'regions', 'measures', 'shards'} - set(info):
+    raise UserError(f'{path} lacks {", ".join(sorted(lacking))}; prepare the set again')
+  if not all(isinstance(shard, dict) and {'file', 'records', 'bytes', 'sha256'} <= set(shard)
+             for shard in info['shards']):
+    raise UserError(f'{path} does not describe its shards; prepare the set again')
+  if (version > 1 or 'digest' in info) and not digests.is_genuine(info):
+    raise UserError(f'{path} was changed since it was written; restore it or prepare the set again')
+  return info
+
+
+def _check_lengths(data: ShardSet) -> None:
+  """Raises UserError for a shard that is missing or has not the length it was written with."""
+  for i, shard in enumerate(data.info['shards']):
+    path, records = data.directory / shard['file'], data.records_of(i)
+    length = path.stat().st_size if path.is_file() else None
+    if length != shard['bytes']:
+      raise UserError(
+          f'{path} ' + ('is missing' if length is None else
+                        f'has {length} bytes where {shard["bytes"]} were written')
+          + f': records {records[0]} to {records[-1]} ({data.label(records[0])} to '
+          f'{data.label(records[-1])}); {_REMEDY}')

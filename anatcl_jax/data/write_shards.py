@@ -23,7 +23,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 import anatcl_jax
 from anatcl_jax.data import atlas as atlases
 from anatcl_jax.data import cohort as cohorts
-from anatcl_jax.data import shards
+from anatcl_jax.data import digests, shards
 from anatcl_jax.data.cohort import Cohort, Problem, Scan
 from anatcl_jax.data.morphometry import MEASURES
 from anatcl_jax.data.volumes import Grid, read_volume
@@ -31,6 +31,7 @@ from anatcl_jax.errors import RunFailure, UserError
 from anatcl_jax.progress import progress_bar
 
 _SCANS_A_SHARD = 64
+_RECORD_VERSION = 1   # changes with what the bytes of a shard mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _fingerprint(block: tuple[Scan, ...], recipe: Recipe) -> str:
   """Changes when a volume of the shard or the way it is stored does."""
   files = [(*scan.key, repr(scan.volume), (file := scan.volume.path.stat()).st_size,
             file.st_mtime_ns) for scan in block]
-  described = json.dumps([files, dataclasses.asdict(recipe), shards.SCHEMA_VERSION])
+  described = json.dumps([files, dataclasses.asdict(recipe), _RECORD_VERSION])
   return hashlib.sha256(described.encode()).hexdigest()
 
 
@@ -131,7 +132,7 @@ def _previous_shards(out: pathlib.Path, recipe: Recipe) -> dict[str, dict]:
     raise UserError(f'{out} exists and is no shard set; choose another --out')
   if not any(out.iterdir()):
     return {}
-  info = shards.open_shards(out).info
+  info = shards.read_info(out)   # damaged volumes and labels are written again
   grid = Grid.of(info['grid']['shape'], info['grid']['affine'])
   if not grid.matches(recipe.grid) or info['dtype'] != recipe.dtype:
     raise UserError(f'{out} holds shards of {info["dtype"]} on {grid}, not of {recipe.dtype} on '
@@ -146,12 +147,13 @@ def _kept_shard(path: pathlib.Path, block: tuple[Scan, ...], recipe: Recipe, pre
   entry_file = path.with_name(path.name + '.json')
   if entry_file.is_file():
     entry = json.loads(entry_file.read_text())
-    if entry['fingerprint'] == fingerprint and path.is_file() and _digest(path) == entry['sha256']:
+    if (entry['fingerprint'] == fingerprint and path.is_file()
+        and digests.of_file(path) == entry['sha256']):
       return entry
   if fingerprint not in previous:
     return None
   source = out / previous[fingerprint]['file']
-  if not source.is_file() or _digest(source) != previous[fingerprint]['sha256']:
+  if not source.is_file() or digests.of_file(source) != previous[fingerprint]['sha256']:
     return None
   path.unlink(missing_ok=True)
   try:
@@ -159,11 +161,6 @@ def _kept_shard(path: pathlib.Path, block: tuple[Scan, ...], recipe: Recipe, pre
   except OSError:  # some network file systems have no hard links
     shutil.copyfile(source, path)
   return previous[fingerprint] | {'file': path.name}
-
-
-def _digest(path: pathlib.Path) -> str:
-  with path.open('rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _write_shard(path: pathlib.Path, block: tuple[Scan, ...], recipe: Recipe, pool, bar) -> dict:
@@ -183,7 +180,7 @@ def _write_shard(path: pathlib.Path, block: tuple[Scan, ...], recipe: Recipe, po
         statistics.append(figures)
       bar.update()
     writer.close()
-    digest = _digest(temporary)
+    digest = digests.of_file(temporary)
     os.replace(temporary, path)
   except concurrent.futures.process.BrokenProcessPool:
     raise RunFailure('a process that reads volumes was killed, perhaps for lack of memory; run the '
@@ -236,6 +233,7 @@ def _write_labels(staging: pathlib.Path, cohort: Cohort, recipe: Recipe, made: l
   }
   cohort.table.to_csv(staging / 'participants.tsv', sep='\t', index=False, na_rep='n/a')
   np.save(staging / 'morphometry.npy', cohort.morphometry)
+  info = digests.signed(info, staging, cohort.table)
   (staging / 'dataset.json').write_text(json.dumps(info, indent=1) + '\n')
 
 
