@@ -18,7 +18,7 @@ from anatcl_jax import (models, online_probe, optim, parallel, processes, profil
                         signals, step, tracking)
 from anatcl_jax.checkpoint import Checkpoints, restore
 from anatcl_jax.config import check_values, crop_sizes
-from anatcl_jax.data import attributes, augment, make_shards, pipeline, shards
+from anatcl_jax.data import attributes, augment, damage, make_shards, pipeline, shards
 from anatcl_jax.data.phantom import PhantomSettings
 from anatcl_jax.errors import RunFailure, Stopped, UserError, check_name, listed
 from anatcl_jax.heartbeat import Heartbeat
@@ -61,9 +61,10 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   program = compile_program(config, mesh, steps_per_epoch)
   check_config(workdir, config.to_dict() | {
       'data_identity': data.identity(),
-      'data': {'grid': data.info['grid'], 'synthetic': data.synthetic}})
+      'data': config.data.to_dict() | {'grid': data.info['grid'], 'synthetic': data.synthetic}})
+  data, heldout_records = _without_damaged(data, train_records, heldout_records, config, workdir)
 
-  with signals.StopSignal() as stop:
+  with damage.forgotten_on_damage(workdir), signals.StopSignal() as stop:
     # ---- State: fresh, or from the newest whole checkpoint --------------------------------------
     statistics = attributes.fit_attributes(raw_attributes, train_records, config.loss.terms)
     crop = crop_sizes(config.crop)
@@ -80,7 +81,8 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     probe = None
     if config.probe_every_epochs and first < last:
       probe = online_probe.make(
-          program.encode_step, reader, train_records, heldout_records, mesh,
+          program.encode_step, reader, np.setdiff1d(train_records, list(data.damaged)),
+          heldout_records, mesh,
           batch_size=config.batch_size, threads=config.reader_threads, seed=config.seed)
       probe = probe and probe.beside(fresh)
     del fresh
@@ -110,7 +112,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         trace.after(done)
         heartbeat.waits_for('evaluation', done)
         _check_step(metrics, done, data, pipeline.records_of_step(
-            train_records, config.batch_size, config.seed, done - 1))
+            train_records, config.batch_size, config.seed, done - 1, data.damaged))
         progress.advance(metrics)
 
         row = {}
@@ -118,6 +120,8 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         if done == 1 or ends_epoch or done % config.log_every_steps == 0:
           row = progress.take_row() | {'learning_rate': program.learning_rate(done - 1)}
           row |= heartbeat.take_seconds(done) | profiling.memory_figures()
+          if config.data.on_error == 'skip':
+            row['data/skipped'] = len(data.damaged)
           if done in (1, last) or (ends_epoch and epoch % config.heldout_every_epochs == 0):
             row |= _evaluate(program, state, reader, heldout, mesh, done)
           if probe and (done == last or ends_epoch and epoch % config.probe_every_epochs == 0):
@@ -171,16 +175,35 @@ def compile_program(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh,
 def _open_data(config: ml_collections.ConfigDict) -> shards.ShardSet:
   """The shards of config.data_dir; a config with `phantom` makes synthetic ones where none are."""
   directory = pathlib.Path(config.data_dir)
+  all_files = config.data.on_error == 'stop'
   if 'phantom' not in config:
-    return shards.open_shards(directory)
+    return shards.open_shards(directory, all_files)
   if not (directory / 'dataset.json').is_file() and processes.is_first():
     make_shards.make_phantom_shards(PhantomSettings(**config.phantom), directory)
   processes.wait_for_all('shards')
-  data = shards.open_shards(directory)
+  data = shards.open_shards(directory, all_files)
   if data.info['sources'].get('phantom') != dataclasses.asdict(PhantomSettings(**config.phantom)):
     raise UserError(f'{directory} was not made with config.phantom {config.phantom.to_dict()}; '
                     'choose another data_dir or remove it')
   return data
+
+
+def _without_damaged(data: shards.ShardSet, train_records: np.ndarray, heldout_records: np.ndarray,
+                     config: ml_collections.ConfigDict, workdir: pathlib.Path
+                     ) -> tuple[shards.ShardSet, np.ndarray]:
+  """Where config.data.on_error is skip: the set that knows its damage, and what is held out of it.
+
+  Folds and epochs are made of all records, so that damage changes nothing but the batches it is in.
+  """
+  if config.data.on_error == 'stop':
+    return data, heldout_records
+  damaged = damage.find_damaged(data, workdir, config.reader_threads)
+  left = len(train_records) - len(damaged.intersection(train_records.tolist()))
+  if left < config.batch_size:
+    raise UserError(f'{left} of {len(train_records)} scans to train on in {config.data_dir} are '
+                    f'whole, fewer than batch_size {config.batch_size}; prepare the set again')
+  return (dataclasses.replace(data, damaged=damaged),
+          heldout_records[~np.isin(heldout_records, list(damaged))])
 
 
 def _to_devices(batches: Iterator[pipeline.Batch], mesh: jax.sharding.Mesh) -> step.Batch | None:

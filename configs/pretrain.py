@@ -36,6 +36,8 @@ def get_config(arguments=None):
   config.num_folds = 5                 # by participant
   config.fold = 0                      # the one held out
   config.reader_threads = 4
+  config.data = ConfigDict()
+  config.data.on_error = 'stop'        # at a damaged record; or skip: leave it out, and count it
 
   # Model
   config.encoder = chosen.encoder

@@ -17,11 +17,11 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
+from anatcl_jax import processes
 from anatcl_jax.data import digests
 from anatcl_jax.data.shards import DamagedRecord, ShardSet
-from anatcl_jax.errors import check_name, listed
+from anatcl_jax.errors import listed
 from anatcl_jax.progress import progress_bar
 
 ON_ERROR = ('stop', 'skip')
@@ -41,9 +41,8 @@ def find_damaged(data: ShardSet, workdir: pathlib.Path, threads: int) -> frozens
     for records in pool.map(lambda i: _damaged_in(data, i), mine):
       damaged[records] = True
       bar.update()
-  if jax.process_count() > 1:
-    damaged = multihost_utils.process_allgather(damaged).any(axis=0)
-  if jax.process_index() == 0:
+  damaged = np.array(processes.on_any(*damaged))
+  if processes.is_first():
     _remember(workdir, {data.info['shards'][i]['file']: stamp for i, stamp in enumerate(stamps)
                         if not damaged[data.records_of(i)].any()})
     if damaged.any():
@@ -62,11 +61,6 @@ def forgotten_on_damage(workdir: pathlib.Path) -> Iterator[None]:
   except DamagedRecord:
     (workdir / _MARKER).unlink(missing_ok=True)
     raise
-
-
-def check_on_error(value: str) -> None:
-  """Raises UserError for what config.data.on_error can't be."""
-  check_name(value, ON_ERROR, 'data.on_error')
 
 
 def _damaged_in(data: ShardSet, shard: int) -> list[int]:

@@ -49,15 +49,23 @@ def _epoch_order(records: int, seed: int, epoch: int) -> np.ndarray:
   return np.random.default_rng([seed, epoch]).permutation(records)
 
 
-def records_of_step(records: np.ndarray, batch_size: int, seed: int, step: int) -> np.ndarray:
+def records_of_step(records: np.ndarray, batch_size: int, seed: int, step: int,
+                    damaged: frozenset[int] = frozenset()) -> np.ndarray:
   """Records of the global batch at a step (from 0); each epoch is a new permutation of `records`.
 
   An epoch has len(records) // batch_size steps: a contrastive loss needs batches of one size, so
-  the few records left over sit an epoch out, others in each.
+  the few records left over sit an epoch out, others in each. In the place of a damaged record
+  stands the next whole one after this batch, so that all other batches stay as they are.
   """
   epoch, position = divmod(step, len(records) // batch_size)
   order = _epoch_order(len(records), seed, epoch)
-  return records[order[position * batch_size:(position + 1) * batch_size]]
+  batch = records[order[position * batch_size:(position + 1) * batch_size]]
+  if damaged.isdisjoint(batch.tolist()):
+    return batch
+  others = records[np.roll(order, -(position + 1) * batch_size)[:-batch_size]]
+  gaps = np.isin(batch, list(damaged))
+  batch[gaps] = others[~np.isin(others, list(damaged))][:gaps.sum()]
+  return batch
 
 
 def heldout_batches(records: np.ndarray, batch_size: int, devices: int) -> list[np.ndarray]:
@@ -105,6 +113,7 @@ class _Schedule:
   steps: range
   process: int
   processes: int
+  damaged: frozenset[int] = frozenset()
 
   @property
   def local_size(self) -> int:
@@ -115,14 +124,16 @@ class _Schedule:
 
   def __getitem__(self, item: int) -> int:
     index, position = divmod(int(item), self.local_size)
-    batch = records_of_step(self.records, self.batch_size, self.seed, self.steps[index])
+    batch = records_of_step(self.records, self.batch_size, self.seed, self.steps[index],
+                            self.damaged)
     return int(batch[self.process * self.local_size + position])
 
 
 def train_batches(reader: Reader, records: np.ndarray, batch_size: int, seed: int, steps: range,
                   threads: int = 4) -> Iterator[Batch]:
   """This process's share of the batch of each step, read ahead by Grain's threads."""
-  schedule = _Schedule(records, batch_size, seed, steps, jax.process_index(), jax.process_count())
+  schedule = _Schedule(records, batch_size, seed, steps, jax.process_index(), jax.process_count(),
+                       reader.shards.damaged)
   # Threads share the volumes of a batch, two batches ahead: enough to hide reading behind a step.
   options = grain.ReadOptions(num_threads=threads,
                               prefetch_buffer_size=max(threads, 2 * schedule.local_size))
