@@ -59,10 +59,12 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     raise UserError(f'batch_size {config.batch_size} is more than the {len(train_records)} scans '
                     f'to train on in {config.data_dir}; choose a smaller one')
   program = compile_program(config, mesh, steps_per_epoch)
+  data = _without_damaged(data, train_records, config, workdir)
+  heldout_records = data.whole(heldout_records)
   check_config(workdir, config.to_dict() | {
       'data_identity': data.identity(),
-      'data': config.data.to_dict() | {'grid': data.info['grid'], 'synthetic': data.synthetic}})
-  data, heldout_records = _without_damaged(data, train_records, heldout_records, config, workdir)
+      'data': config.data.to_dict() | {'grid': data.info['grid'], 'synthetic': data.synthetic}
+  } | ({'left_out': [data.label(i) for i in sorted(data.damaged)]} if data.damaged else {}))
 
   with damage.forgotten_on_damage(workdir), signals.StopSignal() as stop:
     # ---- State: fresh, or from the newest whole checkpoint --------------------------------------
@@ -81,8 +83,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     probe = None
     if config.probe_every_epochs and first < last:
       probe = online_probe.make(
-          program.encode_step, reader, np.setdiff1d(train_records, list(data.damaged)),
-          heldout_records, mesh,
+          program.encode_step, reader, data.whole(train_records), heldout_records, mesh,
           batch_size=config.batch_size, threads=config.reader_threads, seed=config.seed)
       probe = probe and probe.beside(fresh)
     del fresh
@@ -188,22 +189,21 @@ def _open_data(config: ml_collections.ConfigDict) -> shards.ShardSet:
   return data
 
 
-def _without_damaged(data: shards.ShardSet, train_records: np.ndarray, heldout_records: np.ndarray,
-                     config: ml_collections.ConfigDict, workdir: pathlib.Path
-                     ) -> tuple[shards.ShardSet, np.ndarray]:
-  """Where config.data.on_error is skip: the set that knows its damage, and what is held out of it.
+def _without_damaged(data: shards.ShardSet, train_records: np.ndarray,
+                     config: ml_collections.ConfigDict, workdir: pathlib.Path) -> shards.ShardSet:
+  """The set that knows its damaged records, where config.data.on_error is skip.
 
   Folds and epochs are made of all records, so that damage changes nothing but the batches it is in.
   """
   if config.data.on_error == 'stop':
-    return data, heldout_records
-  damaged = damage.find_damaged(data, workdir, config.reader_threads)
-  left = len(train_records) - len(damaged.intersection(train_records.tolist()))
+    return data
+  data = dataclasses.replace(
+      data, damaged=damage.find_damaged(data, workdir, config.reader_threads))
+  left = len(data.whole(train_records))
   if left < config.batch_size:
     raise UserError(f'{left} of {len(train_records)} scans to train on in {config.data_dir} are '
                     f'whole, fewer than batch_size {config.batch_size}; prepare the set again')
-  return (dataclasses.replace(data, damaged=damaged),
-          heldout_records[~np.isin(heldout_records, list(damaged))])
+  return data
 
 
 def _to_devices(batches: Iterator[pipeline.Batch], mesh: jax.sharding.Mesh) -> step.Batch | None:

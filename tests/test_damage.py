@@ -6,12 +6,13 @@ import json
 import pathlib
 import shutil
 
+import jax
 import numpy as np
 import pandas
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from anatcl_jax import tracking, train
+from anatcl_jax import processes, tracking, train
 from anatcl_jax.data import damage, digests, pipeline, shards
 from anatcl_jax.errors import UserError
 from tests.small_run import small_config
@@ -154,6 +155,22 @@ def test_damaged_records_are_found_and_whole_shards_not_read_twice(copy, three_s
   assert len(read) == 3
 
 
+def test_processes_share_the_shards_and_their_findings(copy, three_shards, tmp_path, monkeypatch):
+  _damage_record(copy, three_shards, 3)
+  _shard(copy, 1).unlink()
+  data = shards.open_shards(copy, all_files=False)
+  found = []
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(processes, 'on_any', lambda *flags: found.append(flags) or tuple(
+      np.any(found, axis=0)))   # process 1 comes first, so that process 0 sees both
+  for process in (1, 0):
+    monkeypatch.setattr(jax, 'process_index', lambda: process)
+    damaged = damage.find_damaged(data, tmp_path / 'run', 1)
+    assert (tmp_path / 'run').exists() == (process == 0)   # only the first one writes
+  assert [np.flatnonzero(flags).tolist() for flags in found] == [[*range(16, 32)], [3]]
+  assert damaged == {3, *range(16, 32)}
+
+
 def test_whole_records_take_the_places_of_damaged_ones():
   records, damaged = np.arange(100, 141), frozenset({104, 117, 118})
   for step in range(12):
@@ -186,6 +203,13 @@ def test_a_run_stops_or_goes_without(copy, three_shards, small_model, tmp_path, 
       capsys.readouterr().err)
   config.epochs = 1
   train.train(config, tmp_path / 'resumed')
+  for healed in (three_shards.directory, copy):   # other batches from here on: another run
+    other = small_config(healed, epochs=2, data={'on_error': 'skip' if healed != copy else 'stop'})
+    with pytest.raises(UserError, match=(
+        rf"another config \(left_out \['{three_shards.label(bad)}'\] -> None\)")):
+      train.train(other, tmp_path / 'resumed')
+  with pytest.raises(UserError, match=rf"left_out None -> \['{three_shards.label(bad)}'\]"):
+    train.train(config, tmp_path / 'whole')
   config.epochs = 2
   train.train(config, tmp_path / 'resumed')
   rows, again, whole = (tracking.read_metrics(tmp_path / name)

@@ -58,7 +58,7 @@ def forgotten_on_damage(workdir: pathlib.Path) -> Iterator[None]:
   """Where a record turns out damaged in the body, the next `find_damaged` reads all shards anew."""
   try:
     yield
-  except DamagedRecord:
+  except DamagedRecord:   # on any process: the first one may not know
     (workdir / _MARKER).unlink(missing_ok=True)
     raise
 
@@ -96,5 +96,7 @@ def _remembered(workdir: pathlib.Path) -> dict[str, list]:
 
 def _remember(workdir: pathlib.Path, whole: dict[str, list | None]) -> None:
   temporary = workdir / (_MARKER + '.writing')
-  temporary.write_text(json.dumps(whole))
-  os.replace(temporary, workdir / _MARKER)
+  with contextlib.suppress(OSError):   # saves time and no more; train says what it can't write
+    workdir.mkdir(parents=True, exist_ok=True)
+    temporary.write_text(json.dumps(whole))
+    os.replace(temporary, workdir / _MARKER)

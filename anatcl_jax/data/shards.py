@@ -121,6 +121,10 @@ class ShardSet:
                       f'--config=...:measures={"+".join(self.measures) or "..."}')
     return self.morphometry[:, :, [self.measures.index(name) for name in names]]
 
+  def whole(self, records: np.ndarray) -> np.ndarray:
+    """Those of the records that are not known to be damaged, in the same order."""
+    return records[~np.isin(records, list(self.damaged))]
+
   @functools.cached_property
   def _ends(self) -> list[int]:
     """The record after the last one of each shard."""
@@ -163,8 +167,8 @@ class ShardSet:
                          f'{_REMEDY}')
 
 
-_REMEDY = ('restore the file or prepare the set again; training goes without what is damaged with '
-           '--config.data.on_error=skip')
+_REMEDY = ('restore the file or prepare the set again; a new run, in another --workdir, goes without '
+           'what is damaged with --config.data.on_error=skip')
 
 
 def open_shards(data_dir: str | pathlib.Path, all_files: bool = True) -> ShardSet:
