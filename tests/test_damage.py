@@ -82,7 +82,8 @@ def test_a_record_that_is_damaged_is_named_with_its_file(copy, three_shards):
 
 @pytest.mark.parametrize('spoil, message', [
     (lambda path: path.unlink(), 'is missing'),
-    (lambda path: path.write_bytes(path.read_bytes()[:-1]), r'has \d+ bytes where \d+ were written'),
+    (lambda path: path.write_bytes(path.read_bytes()[:-1]),
+     r'has \d+ bytes where \d+ were written'),
     (lambda path: path.write_bytes(b''), r'has 0 bytes where \d+ were written')])
 def test_lost_and_cut_files_stop_at_the_start(copy, spoil, message):
   spoil(_shard(copy, 1))
@@ -101,7 +102,7 @@ def test_a_shard_of_another_kind_is_found_at_the_record(copy, three_shards):
   data = shards.open_shards(copy)
   with pytest.raises(shards.DamagedRecord, match="record 0 .sub-0001. holds 'sub-0002'"):
     data.read_volume(0)
-  with pytest.raises(shards.DamagedRecord, match=r'record 16 .sub-0017. is float16 .*, not float32'):
+  with pytest.raises(shards.DamagedRecord, match=r'record 16 .* is float16 .*, not float32'):
     data.read_volume(16)
   assert damage._damaged_in(data, 0) == []     # its digest is right: the labels are in doubt
 

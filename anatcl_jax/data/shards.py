@@ -167,8 +167,8 @@ class ShardSet:
                          f'{_REMEDY}')
 
 
-_REMEDY = ('restore the file or prepare the set again; a new run, in another --workdir, goes without '
-           'what is damaged with --config.data.on_error=skip')
+_REMEDY = ('restore the file or prepare the set again; a new run, in another --workdir, goes '
+           'without what is damaged with --config.data.on_error=skip')
 
 
 def open_shards(data_dir: str | pathlib.Path, all_files: bool = True) -> ShardSet:
