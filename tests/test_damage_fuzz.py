@@ -31,7 +31,7 @@ def _spoilt(content: bytes, rng: random.Random) -> bytes:
 
 
 def _outcome(directory: pathlib.Path, whole: shards.ShardSet, capsys) -> str:
-  """`refused` at the start, `told`, `found` at a record, or `harmless`; fails for a wrong result."""
+  """`refused` at the start, `told`, `found` at a record or `harmless`; a wrong result fails."""
   capsys.readouterr()
   try:
     data = shards.open_shards(directory)
