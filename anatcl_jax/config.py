@@ -58,6 +58,11 @@ def crop_sizes(text: str) -> tuple[int, int, int] | None:
   return tuple(int(size) for size in sizes)
 
 
+def encoder_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """The options of models.get_encoder that a config gives."""
+  return {'width': config.encoder_width, 'small_input': config.small_input}
+
+
 def check_values(config: ml_collections.ConfigDict) -> None:
   """Stops names and values that no run can have.
 
@@ -79,7 +84,8 @@ def check_values(config: ml_collections.ConfigDict) -> None:
   crop_sizes(config.crop)
   profiling.parse_steps(config.profile_steps)
   augment.names_of(config.augment)
-  for key, least in (('epochs', 1), ('batch_size', 2), ('views', 1), ('seed', 0),
+  for key, least in (('encoder_width', 0), ('epochs', 1), ('batch_size', 2), ('views', 1),
+                     ('seed', 0),
                      ('decay_epochs', 1), ('feature_dim', 1), ('keep_checkpoints', 1),
                      ('keep_every_epochs', 0), ('micro_batch_size', 0),
                      ('log_every_steps', 1), ('checkpoint_every_epochs', 1),

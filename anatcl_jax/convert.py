@@ -27,10 +27,11 @@ import orbax.checkpoint as ocp
 import safetensors.numpy
 from absl import logging
 
-from anatcl_jax import errors
+from anatcl_jax import errors, models
 from anatcl_jax.errors import UserError
 from anatcl_jax.models.released_names import to_released
-from anatcl_jax.models.weights import CARD, TENSORS, Weights, by_name, load_weights
+from anatcl_jax.models.weights import (CARD, TENSORS, Weights, by_name, encoder_options,
+                                       load_weights)
 
 FLAX = 'flax'
 
@@ -57,9 +58,14 @@ def write_released(weights: Weights, destination: pathlib.Path) -> None:
   """Writes {'model': state_dict} with the released module's keys, through PyTorch.
 
   Raises:
-    UserError: PyTorch is not installed, the encoder is no ResNet, or something is there already.
+    UserError: PyTorch is not installed, the encoder is no ResNet as released, or something
+      is there already.
   """
   _check_free(destination)
+  if models.get_encoder(weights.encoder, **encoder_options(weights.card)) != (
+      models.get_encoder(weights.encoder)):
+    raise UserError(f'{destination}: the released module has no {weights.encoder} of another width '
+                    'or for small inputs; convert to a folder instead')
   state = to_released(weights.encoder, weights.variables, weights.head,
                       weights.card.get('batches_tracked', 0))
   try:

@@ -19,7 +19,7 @@ from anatcl_jax.data.arrange import Arrangement
 from anatcl_jax.data.shards import ShardSet
 from anatcl_jax.data.volumes import Grid
 from anatcl_jax.errors import check_name
-from anatcl_jax.models.weights import Weights
+from anatcl_jax.models.weights import Weights, encoder_options
 from anatcl_jax.progress import progress_bar
 
 FROM_CARD = 'card'
@@ -41,11 +41,12 @@ def frozen(weights: Weights, *, precision: str = 'float32', mesh: jax.sharding.M
       JAX's default is less.
     mesh: devices along parallel.AXIS (default: all).
 
-  Raises UserError for an unknown precision or encoder.
+  Raises UserError for an unknown precision or encoder, or a grid that is too small for it.
   """
   check_name(precision, PRECISIONS, 'precision')
   mesh = mesh or parallel.make_mesh(jax.device_count())
-  encoder = models.get_encoder(weights.encoder, dtype=jnp.dtype(precision))
+  encoder = models.get_encoder(weights.encoder, **encoder_options(weights.card),
+                               dtype=jnp.dtype(precision))
   exactness = 'highest' if precision == 'float32' else 'default'
 
   def rows_of_a_device(variables: dict[str, Any], volumes: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ from anatcl_jax.data.shards import ShardSet
 from anatcl_jax.errors import check_name
 from anatcl_jax.evaluation import estimators
 from anatcl_jax.evaluation.tasks import Target
-from anatcl_jax.models.weights import Weights
+from anatcl_jax.models.weights import Weights, encoder_options
 from anatcl_jax.progress import progress_bar
 
 METHODS = ('gradient', 'occlusion')
@@ -78,7 +78,7 @@ def gradient(weights: Weights, coefficients: np.ndarray, data: ShardSet, records
     smoothing: standard deviation in voxels of a Gaussian, against the checkerboard that strides
       leave; 0 for none.
   """
-  encoder = models.get_encoder(weights.encoder)
+  encoder = models.get_encoder(weights.encoder, **encoder_options(weights.card))
 
   @jax.jit
   def slope(variables, coefficients, volume):

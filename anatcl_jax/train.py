@@ -17,7 +17,7 @@ import numpy as np
 from anatcl_jax import (models, online_probe, optim, parallel, processes, profiling, report,
                         signals, step, tracking)
 from anatcl_jax.checkpoint import Checkpoints, restore
-from anatcl_jax.config import check_values, crop_sizes
+from anatcl_jax.config import check_values, crop_sizes, encoder_options
 from anatcl_jax.data import attributes, augment, damage, make_shards, pipeline, shards
 from anatcl_jax.data.phantom import PhantomSettings
 from anatcl_jax.errors import RunFailure, Stopped, UserError, check_name, listed
@@ -153,7 +153,8 @@ def compile_program(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh,
   """The program of a run with this config, which compiles when it is first called."""
   dtype = jnp.dtype(config.precision)
   make_views = augment.view_maker(config.augment, config.views, config.seed)
-  encoder = models.get_encoder(config.encoder, dtype=dtype, axis_name=parallel.AXIS,
+  encoder = models.get_encoder(config.encoder, **encoder_options(config), dtype=dtype,
+                               axis_name=parallel.AXIS,
                                repeats=1 if make_views else config.views, remat=config.remat)
   head = models.get_head(config.head, config.feature_dim, dtype=dtype)
   schedule = optim.step_schedule(config.learning_rate, config.decay, config.decay_epochs,

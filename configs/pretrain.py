@@ -11,7 +11,8 @@ Arguments follow a colon, joined by commas:
     atlas=desikan|destrieux cortical atlas of the shards
     also=sex+site           more terms of the loss, by columns of participants.tsv; equal values
                             attract, or set their kernel, as --config.loss.terms.bmi.kernel=rbf
-    encoder=...             resnet18 (default), resnet34, resnet50, resnet101, tiny
+    encoder=...             resnet18 (default), resnet34, resnet50, resnet101, densenet121,
+                            alexnet, or tiny (for tests and CPU)
 """
 
 import pathlib
@@ -41,6 +42,8 @@ def get_config(arguments=None):
 
   # Model
   config.encoder = chosen.encoder
+  config.encoder_width = 0             # channels of the stem; 0: the encoder's own, 64
+  config.small_input = False           # 3^3 stem without early pooling, for coarse grids
   config.head = 'mlp'                  # 512-512-128 on ResNet-18
   config.feature_dim = 128
   config.precision = 'bfloat16'        # of compute; parameters, statistics and loss are float32

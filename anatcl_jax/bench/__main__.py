@@ -24,7 +24,7 @@ from absl import app, flags, logging
 
 from anatcl_jax import benchmark, command_line, errors, models
 from anatcl_jax.bench import counts, inputs, plan, steps, tables, versus_torch
-from anatcl_jax.config import check_values, crop_sizes
+from anatcl_jax.config import check_values, crop_sizes, encoder_options
 from anatcl_jax.errors import UserError
 from anatcl_jax.progress import progress_bar
 
@@ -122,7 +122,8 @@ def _report(config: Any, results: list[dict[str, Any]]) -> list[str]:
   if _SCALING.value:
     tables.draw_scaling(results, pathlib.Path(_PLOT.value), config)
     return tables.scaling(results, config) + [f'plot: {_PLOT.value}']
-  counted = counts.layers(models.get_encoder(config.encoder), crop_sizes(config.crop) or _OPENBHB)
+  counted = counts.layers(models.get_encoder(config.encoder, **encoder_options(config)),
+                          crop_sizes(config.crop) or _OPENBHB)
   return (tables.step(results[0], config) + [''] + tables.inputs(results[1:], results[0])
           + [''] + tables.layers(counted) + [''] + tables.estimates(counted, 32))
 

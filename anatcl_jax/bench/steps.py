@@ -9,6 +9,7 @@ import numpy as np
 
 from anatcl_jax import benchmark, losses, models, parallel, step, train
 from anatcl_jax.bench import counts, timing
+from anatcl_jax.config import encoder_options
 from anatcl_jax.data.atlas import regions
 
 MEASURES = 3
@@ -51,7 +52,7 @@ def run(config: ml_collections.ConfigDict, shape: tuple[int, ...], rounds: int) 
   alone = jax.device_get((embeddings, sent['attributes']))
   loss_s = timing.summary(timing.interleaved({'': lambda: loss(*alone)}, rounds)[''])
   step_s = timing.summary(timing.interleaved({'': take_step}, rounds)[''])
-  counted = counts.layers(models.get_encoder(config.encoder), shape)
+  counted = counts.layers(models.get_encoder(config.encoder, **encoder_options(config)), shape)
   passes = batch * (1 if config.augment == 'none' else config.views)
   rate = timing.product_rate(config.precision if jax.default_backend() != 'cpu' else 'float32')
   flops = passes * counts.train_flops(counted)
@@ -73,7 +74,7 @@ def xla_flops(config: ml_collections.ConfigDict, shape: tuple[int, ...], batch: 
   Of the program for a GPU, which need not be here: in a CPU's program XLA counts the body of a
   loop once.
   """
-  encoder = models.get_encoder(config.encoder)
+  encoder = models.get_encoder(config.encoder, **encoder_options(config))
   volume = jax.ShapeDtypeStruct((batch, *shape, 1), jnp.float32)
   variables = jax.eval_shape(encoder.init, jax.random.key(0), volume)
   forward = jax.jit(lambda variables, volume: encoder.apply(variables, volume, False))

@@ -94,6 +94,9 @@ def released(config: ml_collections.ConfigDict) -> tuple:
   if not config.encoder.startswith('resnet'):
     raise UserError(f'--against-torch: the package anatcl has no encoder {config.encoder!r}; '
                     'choose a resnet')
+  if config.encoder_width or config.small_input:
+    raise UserError('--against-torch: the package anatcl has encoders of their own width and stem '
+                    'only; leave encoder_width and small_input as they are')
   torch.set_num_threads(len(_cores()))
   return torch, SupConResNet(config.encoder, feat_dim=config.feature_dim)
 

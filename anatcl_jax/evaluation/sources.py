@@ -19,7 +19,7 @@ from anatcl_jax.evaluation import cohort as cohorts
 from anatcl_jax.evaluation.cohort import Cohort
 from anatcl_jax.evaluation.representations import Variants
 from anatcl_jax.evaluation.results import BASELINES, UNTRAINED, is_baseline
-from anatcl_jax.models.weights import Weights, load_weights, untrained
+from anatcl_jax.models.weights import Weights, encoder_options, load_weights, untrained
 
 _SHARDS = 'the shards'       # no name that a table of features may have
 
@@ -151,7 +151,8 @@ def _untrained(weights: dict[str, Weights], seeds: int,
   found: dict[str, Variants] = {}
   kinds: dict[str, Weights] = {}
   for one in weights.values():
-    kinds.setdefault(one.encoder, one)
+    options = [f'{key}={value}' for key, value in encoder_options(one.card).items()]
+    kinds.setdefault(' '.join([one.encoder, *options]), one)
   for encoder, one in kinds.items() if seeds else ():
     name = UNTRAINED if not found else f'{UNTRAINED} {encoder}'
     found[name] = tuple(apply(f'{name}, seed {seed}', untrained(one, seed))

@@ -20,6 +20,8 @@ from anatcl_jax.models import convolution_cpu
 
 # Normal and not truncated, as torch's kaiming_normal_(mode='fan_out').
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+# Keeps the scale of activations through layers of very different numbers of channels.
+he_normal_fan_in = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -203,20 +205,24 @@ _max_pool.defvjp(_max_pool_forward, _max_pool_gradient)
 
 
 class Conv3d(nn.Module):
-  """Convolution without bias, padded so that stride 1 keeps the size; x[N,X,Y,Z,C] to F channels.
+  """Convolution without bias; x[N,X,Y,Z,C] to F channels.
 
-  The parameter `kernel` [K, K, K, C, F] is float32, whatever `dtype` it is computed in; He-normal
-  initialisation over the fan-out (He et al. 2015).
+  Without `padding` it is padded so that stride 1 keeps the size. The parameter `kernel`
+  [K, K, K, C, F] is float32, whatever `dtype` it is computed in; He-normal initialisation (He et
+  al. 2015), over the fan-out by default.
   """
 
   features: int
   kernel_size: int  # odd
   stride: int = 1
+  padding: int | None = None
+  kernel_init: nn.initializers.Initializer = he_normal_fan_out
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     shape = (self.kernel_size,) * 3 + (x.shape[-1], self.features)
-    kernel = self.param('kernel', he_normal_fan_out, shape, jnp.float32)
+    kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    return conv3d(x, kernel, self.stride, padding=self.kernel_size // 2)
+    padding = self.kernel_size // 2 if self.padding is None else self.padding
+    return conv3d(x, kernel, self.stride, padding)

@@ -67,16 +67,19 @@ class ResNet3D(nn.Module):
   """Residual encoder of volumes x[N, X, Y, Z, 1] to float32 features [N, F], as released.
 
   F is the last stage's width, doubled from stage to stage, times 4 with Bottleneck blocks. Any grid
-  does. In training the collection `batch_stats` is mutable and normalisation uses the batch,
-  over the devices of `axis_name` if given; each row stands for `repeats` identical ones. Parameters
-  and statistics are float32 and `dtype` is what convolutions compute in. With remat `blocks` the
-  gradient keeps the input of the stem and of each residual block, and computes the rest again.
+  does; with `small_input` the stem is a 3^3 convolution of stride 1 without a max-pool, so that a
+  coarse grid keeps its voxels (as He et al. 2016 do on CIFAR). In training the collection
+  `batch_stats` is mutable and normalisation uses the batch, over the devices of `axis_name` if
+  given; each row stands for `repeats` identical ones. Parameters and statistics are float32 and
+  `dtype` is what convolutions compute in. With remat `blocks` the gradient keeps the input of the
+  stem and of each residual block, and computes the rest again.
   """
 
   stage_sizes: tuple[int, ...]
   block: type[nn.Module] = BasicBlock
   width: int = 64
   stem_kernel: int = 7
+  small_input: bool = False
   dtype: Any = jnp.float32
   axis_name: str | tuple[str, ...] | None = None
   repeats: int = 1
@@ -87,10 +90,11 @@ class ResNet3D(nn.Module):
     conv = functools.partial(Conv3d, dtype=self.dtype)
     norm = functools.partial(BatchNorm, dtype=self.dtype, axis_name=self.axis_name,
                              repeats=self.repeats)
+    kernel, stride = (3, 1) if self.small_input else (self.stem_kernel, 2)
 
     def stem(self, x, train):
-      x = conv(self.width, self.stem_kernel, 2, name='conv1')(x)
-      return max_pool3d(nn.relu(norm(name='bn1')(x, train)))
+      x = nn.relu(norm(name='bn1')(conv(self.width, kernel, stride, name='conv1')(x), train))
+      return x if self.small_input else max_pool3d(x)
 
     block = self.block
     if self.remat == 'blocks':   # argument 2, after self and x, is `train`

@@ -13,10 +13,10 @@ from anatcl_jax import models
 ANY_VOLUME = np.zeros((1, 64, 64, 64, 1), np.float32)
 
 
-def encoder_shapes(name: str) -> dict[str, Any]:
-  """Variables of an encoder as shapes and dtypes, without computing any."""
-  return jax.eval_shape(lambda key: models.get_encoder(name).init(key, ANY_VOLUME, False),
-                        jax.random.key(0))
+def encoder_shapes(name: str, **options: Any) -> dict[str, Any]:
+  """Variables of an encoder, with options of get_encoder, as shapes, without computing any."""
+  encoder = models.get_encoder(name, **options)
+  return jax.eval_shape(lambda key: encoder.init(key, ANY_VOLUME, False), jax.random.key(0))
 
 
 def nested(leaves: dict[str, Any]) -> dict[str, Any]:

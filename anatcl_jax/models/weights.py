@@ -30,9 +30,10 @@ class Weights:
 
   The card always has: encoder, head (mlp, linear or None), descriptor, fold, grid ({shape, affine},
   or None where it is not known), crop (three sizes or None), axes, source, made_by, synthetic and
-  notes (a list of sentences). A run's also has seed, precision, epochs, step, data_dir; that of a
-  file its sha256, of a released one also options, left_out and batches_tracked (BatchNorm's
-  counters). `features_range` {low [F], high [F]} of the training set may be there.
+  notes (a list of sentences). Where they are not the encoder's own, width and small_input are
+  there, and where volumes are padded, pad (three sizes). A run's also has seed, precision, epochs,
+  step, data_dir; that of a file its sha256, of a released one also options, left_out and
+  batches_tracked (BatchNorm's counters). `features_range` {low [F], high [F]} of the training set may be there.
   """
 
   encoder: str                  # name in the registry
@@ -80,7 +81,7 @@ def fresh(encoder: str, seed: int) -> Weights:
 def untrained(weights: Weights, seed: int) -> Weights:
   """The same encoder as a run with this seed has it before its first step; the card says so."""
   encoder_key, _ = jax.random.split(jax.random.key(seed))
-  encoder = models.get_encoder(weights.encoder)
+  encoder = models.get_encoder(weights.encoder, **encoder_options(weights.card))
   # Lazily: the convolutions of ANY_VOLUME are not compiled, only the parameters. Not without jit:
   # a run compiles its initialisation, and rounding differs.
   volume = jax.ShapeDtypeStruct(ANY_VOLUME.shape, ANY_VOLUME.dtype)
@@ -94,7 +95,7 @@ def untrained(weights: Weights, seed: int) -> Weights:
 def check(weights: Weights, path: pathlib.Path) -> None:
   """Raises UserError where variables are not the encoder's, by name and shape, or not finite."""
   found = stored.by_name(weights.variables)
-  wanted = stored.by_name(encoder_shapes(weights.encoder))
+  wanted = stored.by_name(encoder_shapes(weights.encoder, **encoder_options(weights.card)))
   problems = [f'{name} is missing' for name in wanted if name not in found]
   problems += [f'{name} is not of {weights.encoder}' for name in found if name not in wanted]
   problems += [f'{name} has shape {found[name].shape}, not {wanted[name].shape}' for name in wanted
@@ -106,6 +107,11 @@ def check(weights: Weights, path: pathlib.Path) -> None:
     raise UserError(f'{path}: not weights of {weights.encoder}: {listed(problems, len(problems))}')
 
 
+def encoder_options(card: dict[str, Any]) -> dict[str, Any]:
+  """The options of models.get_encoder that a card gives."""
+  return {name: card[name] for name in ('width', 'small_input') if card.get(name)}
+
+
 def _of_workdir(workdir: pathlib.Path) -> Weights:
   try:
     config = json.loads((workdir / 'config.json').read_text(encoding='utf-8'))
@@ -113,6 +119,8 @@ def _of_workdir(workdir: pathlib.Path) -> Weights:
                    if term['attribute'] == 'morphometry' and term['weight']]
     encoder, crop, head = config['encoder'], crop_sizes(config['crop']), config['head']
     card = {name: config[name] for name in ('fold', 'seed', 'precision', 'epochs', 'data_dir')}
+    card |= encoder_options({'width': config.get('encoder_width'),
+                             'small_input': config.get('small_input')})
     data = config.get('data') or {'grid': None, 'synthetic': 'phantom' in config}
     card |= {'grid': data['grid'], 'synthetic': data['synthetic'],
              'descriptor': '+'.join(term['kernel'] for term in morphometry) or None}
