@@ -12,6 +12,7 @@ import ml_collections
 
 from anatcl_jax import models, optim, step
 from anatcl_jax.bench import counts
+from anatcl_jax.config import encoder_options
 
 # MB a volume, as docs/prepare.md has them for SYNTHETIC maps of 121x145x121.
 STORED_MB = {'float32': 2.80, 'float16': 1.46, 'uint8': 0.63}
@@ -38,7 +39,7 @@ def memory(config: ml_collections.ConfigDict, shape: tuple[int, ...], batch: int
     batch: subjects on one device.
   """
   dtype = jnp.dtype(config.precision)
-  encoder = models.get_encoder(config.encoder, dtype=dtype)
+  encoder = models.get_encoder(config.encoder, **encoder_options(config), dtype=dtype)
   head = models.get_head(config.head, config.feature_dim, dtype=dtype)
   optimizer = optim.adam_with_l2(config.learning_rate, config.weight_decay)
   state = jax.eval_shape(functools.partial(step.init_state, encoder, head, optimizer,
@@ -75,7 +76,7 @@ def tables(config: ml_collections.ConfigDict, shape: tuple[int, ...]) -> list[st
     parts = memory(config, shape, batch)
     lines.append(f'| {batch} | ' + ' | '.join(f'{part / 1e9:.2f}' for part in parts.values())
                  + f' | {sum(parts.values()) / 1e9:.1f} |')
-  counted = counts.layers(models.get_encoder(config.encoder), shape)
+  counted = counts.layers(models.get_encoder(config.encoder, **encoder_options(config)), shape)
   lines += ['', f'| chip | step of {config.batch_size} at least | volumes/s at most |',
             '|---|---|---|']
   for chip in counts.ACCELERATORS:
