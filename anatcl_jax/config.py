@@ -10,7 +10,7 @@ import ml_collections
 from ml_collections.config_flags import config_path
 
 from anatcl_jax import kernels, losses, models, parallel, profiling
-from anatcl_jax.data import atlas, augment, damage
+from anatcl_jax.data import atlas, augment, cache, damage
 from anatcl_jax.errors import UserError, check_name
 
 PRECISIONS = ('float32', 'bfloat16')
@@ -77,6 +77,7 @@ def check_values(config: ml_collections.ConfigDict) -> None:
       (config.mapper, parallel.MAPPERS, 'mapper'),
       (config.keep_best_mode, ('min', 'max'), 'keep_best_mode'),
       (config.atlas, atlas.ATLASES, 'atlas'),
+      (config.cache, cache.CACHES, 'cache'),
       (config.data.on_error, damage.ON_ERROR, 'data.on_error'),
       (config.loss.method, losses.METHODS, 'loss method'),
       (config.loss.delta_reduction, losses.DELTA_REDUCTIONS, 'delta_reduction')):

@@ -15,7 +15,7 @@ from anatcl_jax.errors import UserError
 _HARMLESS = {'epochs', 'log_every_steps', 'checkpoint_every_epochs', 'keep_checkpoints',
              'keep_every_epochs', 'keep_best_metric', 'keep_best_mode', 'heldout_every_epochs',
              'mapper', 'reader_threads', 'data_dir', 'data', 'probe_every_epochs', 'report_at_end',
-             'remat', 'compilation_cache', 'profile_steps', 'heartbeat_seconds'}
+             'remat', 'cache', 'compilation_cache', 'profile_steps', 'heartbeat_seconds'}
 
 
 def check_config(workdir: pathlib.Path, config: dict[str, Any]) -> None:

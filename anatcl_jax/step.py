@@ -15,7 +15,8 @@ import optax
 from anatcl_jax import losses
 from anatcl_jax.errors import UserError
 
-Batch = dict[str, Any]        # volume [N, X, Y, Z], attributes {term: [N] or [N, R, M]}
+# volume [N, X, Y, Z] in float32 or float16, attributes {term: [N] or [N, R, M]}
+Batch = dict[str, Any]
 Metrics = dict[str, jax.Array]
 
 # (step, index [N] of each subject in the global batch, volumes [N, X, Y, Z]) -> [N, V, X', Y', Z']
@@ -85,7 +86,7 @@ def make_train_step(encoder: nn.Module, head: nn.Module, optimizer: optax.Gradie
     gradient = _whole if micro_batches == 1 else functools.partial(_by_micro_batches,
                                                                    parts=micro_batches)
     (loss, metrics), batch_stats, grads = gradient(
-        encode, loss_of, state.params, (batch['volume'], index))
+        encode, loss_of, state.params, (_volumes(batch), index))
     if axis_name is not None:
       # Each device has the whole loss differentiated through its own rows, summed over devices by
       # the collectives' transposes: the mean over devices is the gradient of the whole batch.
@@ -121,7 +122,7 @@ def make_eval_step(encoder: nn.Module, head: nn.Module, loss_config: Any, views:
 
   def eval_step(state: TrainState, batch: Batch) -> Metrics:
     features = encoder.apply({'params': state.params['encoder'], 'batch_stats': state.batch_stats},
-                             batch['volume'][..., None], False)
+                             _volumes(batch)[..., None], False)
     embeddings = _views_of(head.apply({'params': state.params['head']}, features), views, True)
     loss, metrics = losses.combined_loss(embeddings, batch['attributes'], loss_config, axis_name)
     return {'loss': loss, **metrics}
@@ -135,10 +136,14 @@ def make_encode_step(encoder: nn.Module, axis_name: str
 
   def encode_step(state: TrainState, batch: Batch) -> jax.Array:
     features = encoder.apply({'params': state.params['encoder'], 'batch_stats': state.batch_stats},
-                             batch['volume'][..., None], False)
+                             _volumes(batch)[..., None], False)
     return jax.lax.all_gather(features, axis_name, tiled=True)
 
   return encode_step
+
+
+def _volumes(batch: Batch) -> jax.Array:
+  return batch['volume'].astype(jnp.float32)
 
 
 def _views_of(embeddings: jax.Array, views: int, identical: bool) -> jax.Array:

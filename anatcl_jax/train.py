@@ -18,7 +18,8 @@ from anatcl_jax import (models, online_probe, optim, parallel, processes, profil
                         signals, step, tracking)
 from anatcl_jax.checkpoint import Checkpoints, restore
 from anatcl_jax.config import check_values, crop_sizes, encoder_options
-from anatcl_jax.data import attributes, augment, damage, make_shards, pipeline, shards
+from anatcl_jax.data import (attributes, augment, cache, damage, make_shards, pipeline,
+                             shards)
 from anatcl_jax.data.phantom import PhantomSettings
 from anatcl_jax.errors import RunFailure, Stopped, UserError, check_name, listed
 from anatcl_jax.heartbeat import Heartbeat
@@ -61,6 +62,8 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   program = compile_program(config, mesh, steps_per_epoch)
   data = _without_damaged(data, train_records, config, workdir)
   heldout_records = data.whole(heldout_records)
+  crop = crop_sizes(config.crop)
+  volumes = cache.make_cache(data, crop) if config.cache == 'memory' else None
   check_config(workdir, config.to_dict() | {
       'data_identity': data.identity(),
       'data': config.data.to_dict() | {'grid': data.info['grid'], 'synthetic': data.synthetic}
@@ -69,13 +72,12 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   with damage.forgotten_on_damage(workdir), signals.StopSignal() as stop:
     # ---- State: fresh, or from the newest whole checkpoint --------------------------------------
     statistics = attributes.fit_attributes(raw_attributes, train_records, config.loss.terms)
-    crop = crop_sizes(config.crop)
     state = program.init(jax.random.key(config.seed), data.volume_shape(crop))
     state = fresh = parallel.replicate(state, mesh)
     if saved := restore(workdir, state):
       state, statistics = parallel.replicate(saved[0], mesh), saved[1]
     reader = pipeline.Reader(data, attributes.normalize_attributes(
-        raw_attributes, statistics, config.loss.terms), crop)
+        raw_attributes, statistics, config.loss.terms), crop, volumes)
     heldout = pipeline.heldout_batches(heldout_records, config.batch_size, mesh.size)
     first, last = int(state.step), config.epochs * steps_per_epoch
     _describe(config, reader, (train_records, heldout_records), heldout, state, mesh, first, last)
@@ -267,6 +269,8 @@ def _describe(config: ml_collections.ConfigDict, reader: pipeline.Reader,
            f'{"s" if mesh.size > 1 else ""}'
            + (f' of {jax.process_count()} processes' if jax.process_count() > 1 else ''),
            f'loss: {config.loss.method}, {" + ".join(terms)}',
+           *([f'cache: volumes stay in memory, up to {reader.cache.bytes / 1e9:.3g} GB a process']
+             if reader.cache else []),
            f'steps: {first} done of {last}'
            + ('; nothing is left to do' if first >= last else '')]
   if not heldout:

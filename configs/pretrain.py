@@ -37,6 +37,7 @@ def get_config(arguments=None):
   config.num_folds = 5                 # by participant
   config.fold = 0                      # the one held out
   config.reader_threads = 4
+  config.cache = 'none'                # or memory: volumes are read from disk once, if they fit
   config.data = ConfigDict()
   config.data.on_error = 'stop'        # at a damaged record; or skip: leave it out, and count it
 

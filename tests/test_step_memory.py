@@ -45,11 +45,16 @@ def _noisy_views(count, index, volumes):
 
 
 @functools.cache
+def _state():
+  """Parameters do not depend on devices, views or how BatchNorm is used."""
+  return step.init_state(Small(), HEAD, GRADIENT_DESCENT, jax.random.key(0), SHAPE)
+
+
+@functools.cache
 def _one_step(devices, micro_batches, make_views, frozen=False):
   """(gradient, state, metrics) of a step from the same state and batch."""
   mesh = _mesh(devices)
-  encoder = Small(parallel.AXIS, 1 if make_views else 2, frozen)
-  state = step.init_state(encoder, HEAD, GRADIENT_DESCENT, jax.random.key(0), SHAPE)
+  encoder, state = Small(parallel.AXIS, 1 if make_views else 2, frozen), _state()
   run = parallel.map_over_devices(step.make_train_step(
       encoder, HEAD, GRADIENT_DESCENT, CONFIG, 2, parallel.AXIS, make_views=make_views,
       micro_batches=micro_batches), mesh)
@@ -60,10 +65,9 @@ def _one_step(devices, micro_batches, make_views, frozen=False):
 
 def _written_out(make_views):
   """Loss, gradient and statistics of four micro-batches by autodiff through all at once."""
-  encoder = Small(repeats=1 if make_views else 2)
-  state = step.init_state(encoder, HEAD, GRADIENT_DESCENT, jax.random.key(0), SHAPE)
+  encoder, state = Small(repeats=1 if make_views else 2), _state()
   batch = jax.tree.map(jnp.asarray, _batch())
-  views = (make_views(jnp.int32(0), jnp.arange(16), batch['volume']) if make_views
+  views = (jax.jit(make_views)(0, jnp.arange(16), batch['volume']) if make_views
            else batch['volume'][:, None])
 
   def loss_of(params):
@@ -109,11 +113,18 @@ def test_without_batch_statistics_micro_batches_equal_the_whole_batch():
   _assert_close(whole[2], parts[2], 1e-5)
 
 
+@functools.cache
+def _variables():
+  """Of the small ResNet, the same with and without rematerialisation."""
+  encoder = models.ResNet3D((1,), width=4, stem_kernel=3)
+  return jax.jit(encoder.init)(jax.random.key(0), np.zeros((1, 8, 8, 8, 1), np.float32))
+
+
 def _remat(remat):
   """Gradient and statistics of an encoder on two devices; bytes that its gradient keeps."""
-  encoder = models.ResNet3D((2,), width=4, stem_kernel=3, axis_name=parallel.AXIS, remat=remat)
+  encoder = models.ResNet3D((1,), width=4, stem_kernel=3, axis_name=parallel.AXIS, remat=remat)
   volumes = np.random.default_rng(0).uniform(size=(4, 8, 8, 8, 1)).astype(np.float32)
-  variables = jax.jit(encoder.init)(jax.random.key(0), volumes[:1])
+  variables = _variables()
 
   def loss_of(params, batch_stats, x):
     features, updated = encoder.apply({'params': params, 'batch_stats': batch_stats}, x, True,
@@ -153,9 +164,21 @@ def test_rematerialised_blocks_change_no_number_and_keep_less():
   assert 3 * less < kept, (less, kept)
 
 
+class PerVoxel(nn.Module):
+  """Large activations, few parameters, quick to compile."""
+
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, x, train):
+    for _ in range(3):
+      x = jnp.tanh(BatchNorm(axis_name=self.axis_name)(nn.Dense(8, use_bias=False)(x), train))
+    return x.mean((1, 2, 3))
+
+
 def _compiled(micro_batches):
   """The compiler's account of a train step of 32 volumes, which is not run, and its state."""
-  encoder, mesh = models.ResNet3D((1,), width=4, stem_kernel=3, axis_name=parallel.AXIS), _mesh(1)
+  encoder, mesh = PerVoxel(parallel.AXIS), _mesh(1)
   state = jax.eval_shape(lambda key: step.init_state(encoder, HEAD, GRADIENT_DESCENT, key,
                                                      (16, 16, 16)), jax.random.key(0))
   batch = jax.eval_shape(lambda: {'volume': jnp.zeros((32, 16, 16, 16)), 'attributes': {

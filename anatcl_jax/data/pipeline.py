@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from sklearn.model_selection import KFold
 
+from anatcl_jax.data.cache import VolumeCache
 from anatcl_jax.data.shards import ShardSet
 from anatcl_jax.data.volumes import center_crop
 from anatcl_jax.errors import UserError
@@ -83,17 +84,20 @@ def heldout_batches(records: np.ndarray, batch_size: int, devices: int) -> list[
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-  """Reads a record: its volume (float32) and the attributes that the loss compares."""
+  """Reads a record: its volume (float32, or float16 as stored) and what the loss compares."""
 
   shards: ShardSet
   attributes: dict[str, np.ndarray]   # by term of the loss, a row a record
   crop: tuple[int, ...] | None
+  cache: VolumeCache | None = None    # of the same shards and crop
 
   def __call__(self, record: int) -> Batch:
-    volume, scale = self.shards.read_volume(int(record))
-    volume = center_crop(volume, self.crop).astype(np.float32)
+    volume, scale = (self.cache or self.shards).read_volume(int(record))
+    volume = center_crop(volume, self.crop)
+    if volume.dtype != np.float16:    # which the step casts: half the bytes to copy and to send
+      volume = volume.astype(np.float32)
     if scale != 1:
-      volume *= np.float32(scale)
+      volume = volume * np.float32(scale)
     return {'volume': volume,
             'attributes': {name: values[record] for name, values in self.attributes.items()}}
 

@@ -106,7 +106,12 @@ class ShardSet:
     return digests.of_json(described)
 
   def label(self, record: int) -> str:
-    return tables.joined_identifier(*self.table.loc[record, ['participant_id', 'session']])
+    return self._labels[record]
+
+  @functools.cached_property
+  def _labels(self) -> list[str]:
+    return [tables.joined_identifier(*row)
+            for row in self.table[['participant_id', 'session']].itertuples(index=False)]
 
   def select_measures(self, names: tuple[str, ...]) -> np.ndarray:
     """Morphometry of some measures, float32 [record, region, len(names)].
