@@ -13,6 +13,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import functools
+import hashlib
 import itertools
 import json
 import pathlib
@@ -103,7 +104,8 @@ class ShardSet:
     """Changes with whose scans these are, in which order, on which grid, with which measures."""
     described = [self.table[['participant_id', 'session']].values.tolist(), self.info['grid'],
                  self.info['atlas'], self.measures]
-    return digests.of_json(described)
+    # As every config.json has it: keys in their own order.
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
   def label(self, record: int) -> str:
     return self._labels[record]
