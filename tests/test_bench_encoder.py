@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import jax
+import nibabel
 import numpy as np
 import pytest
 
@@ -54,12 +55,16 @@ def test_ratios_are_of_pairs():
   assert order == ['a', 'b'] * 3 and [len(s) for s in seconds.values()] == [2, 2]
 
 
-def test_the_references_loading_puts_values_where_the_mask_is(tmp_path):
+def test_the_references_loading_puts_values_where_its_code_does(tmp_path):
+  """Masked values in the order of the voxels, axes (2, 0, 1), then reshaped; by hand."""
+  pytest.importorskip('nilearn')
   mask = np.zeros((2, 3, 2), bool)
   mask[0, 1, 1] = mask[1, 0, 0] = mask[1, 2, 1] = True
-  volume = inputs.unmask(np.array([1.0, 2.0, 3.0], np.float32), mask)
-  assert volume[0, 1, 1] == 1 and volume[1, 0, 0] == 2 and volume[1, 2, 1] == 3
-  assert volume.sum() == 6 and volume.dtype == np.float32
+  image = nibabel.Nifti1Image(mask.astype(np.int32), np.eye(4))
+  volume = inputs.as_the_reference(np.array([1.0, 2.0, 3.0], np.float32), image)
+  # In the order (z, x, y) voxels are (0, 1, 0), (1, 0, 1), (1, 1, 2): places 3, 7 and 11 of 12.
+  assert volume.shape == (1, 2, 3, 2)
+  assert volume.ravel().tolist() == [0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 3]
   np.save(tmp_path / 'matrix.npy', np.ones((4, 3), np.float32))
   assert inputs.reference_rate(tmp_path / 'matrix.npy', mask) > 0
 
