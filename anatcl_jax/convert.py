@@ -94,6 +94,7 @@ def _staging(destination: pathlib.Path) -> tempfile.TemporaryDirectory:
 
 
 def command_line() -> errors.Parser:
+  """The parser of the command's arguments."""
   parser = errors.Parser(prog='python -m anatcl_jax.convert', description=__doc__,
                          formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('source', type=pathlib.Path, metavar='SOURCE',

@@ -128,6 +128,7 @@ def _make(encoder: Encoder, inputs: list[Input], options: argparse.Namespace, sy
 
 
 def command_line() -> errors.Parser:
+  """The parser of the command's arguments."""
   parser = errors.Parser(prog='python -m anatcl_jax.features', description=__doc__,
                          formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--weights', required=True, metavar='WEIGHTS',

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import sys
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from anatcl_jax import parallel, processes
+from anatcl_jax import processes, training_features
 from anatcl_jax.data.pipeline import Reader
 from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation import estimators, metrics
@@ -22,7 +21,6 @@ from anatcl_jax.step import Batch, TrainState
 TASKS = (Task('age', 'age', REGRESSION), Task('sex', 'sex', CLASSIFICATION),
          Task('site', 'site', CLASSIFICATION))
 
-_MOST = 1000           # scans a side, drawn by the seed: a probe must not hold up a long run
 _INNER_FOLDS = 3
 _FEWEST = 5            # people a class
 
@@ -52,7 +50,9 @@ class OnlineProbe:
 
   def __call__(self, state: TrainState) -> dict[str, float]:
     """`probe/age_mae`, `probe/sex_balanced_accuracy`, ...; empty on all processes but the first."""
-    features = self._features(state)
+    features = training_features.of_records(
+        self.encode, state, self.reader, self.records, self.mesh, batch_size=self.batch_size,
+        threads=self.threads)
     if not processes.is_first():
       return {}
     scores = {}
@@ -67,20 +67,6 @@ class OnlineProbe:
           target.select(split[1]), found.prediction, found.probability)[metric]
     return scores | self.reference
 
-  def _features(self, state: TrainState) -> np.ndarray:
-    """Of all records, [records, F], on every process; the last scan fills up the last batch."""
-    count = len(self.records)
-    size = self.batch_size
-    batches = np.minimum(np.arange(-(-count // size) * size), count - 1).reshape(-1, size)
-    rows = []
-    with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
-      for batch in batches:
-        own = np.split(self.records[batch], jax.process_count())[jax.process_index()]
-        volumes = np.stack([row['volume'] for row in pool.map(self.reader, own)])
-        rows.append(np.asarray(self.encode(state, parallel.shard_rows({'volume': volumes},
-                                                                      self.mesh))))
-    return np.concatenate(rows)[:count].astype(np.float64)
-
 
 def make(encode: Callable[[TrainState, Batch], jax.Array], reader: Reader,
          train_records: np.ndarray, heldout_records: np.ndarray, mesh: jax.sharding.Mesh, *,
@@ -92,8 +78,7 @@ def make(encode: Callable[[TrainState, Batch], jax.Array], reader: Reader,
     batch_size: of all devices together.
   """
   rng = np.random.default_rng(seed)
-  sides = [np.sort(rng.permutation(records)[:_MOST]) for records in (train_records,
-                                                                     heldout_records)]
+  sides = [training_features.drawn(records, rng) for records in (train_records, heldout_records)]
   records = np.concatenate(sides)
   table = reader.shards.table.iloc[records].reset_index(drop=True)
   seen = np.arange(len(records)) < len(sides[0])

@@ -51,14 +51,17 @@ class Array:
 
 
 def is_numbers(value: Any) -> bool:
+  """Whether a value is an array of numbers or truth values."""
   return isinstance(value, Array) and value.value is not None and value.value.dtype.kind in 'biuf'
 
 
 def refused(what: str) -> UserError:
+  """The error for a pickle that does what no plain data does."""
   return UserError(f'refused, because its pickle {what}; nothing of it was run')
 
 
 def described(value: Any) -> str:
+  """A value for an error line: its name where it has one, else its type."""
   return value.text if isinstance(value, Name | LeftOut) else f'a {type(value).__name__}'
 
 
@@ -72,16 +75,19 @@ def _key(key: Any) -> Any:
 
 
 def paired(items: list[Any]) -> dict[Any, Any]:
+  """A dictionary of alternating keys and values; ValueError for a key that is no plain one."""
   if len(items) % 2:
     raise ValueError('a key has no value')
   return {_key(key): value for key, value in zip(items[::2], items[1::2])}
 
 
 def as_set(items: Any = ()) -> set[Any]:
+  """A set of plain keys; ValueError for others."""
   return {_key(item) for item in items}
 
 
 def extend(target: Any, items: list[Any]) -> None:
+  """Adds items to a list or a set; what is added to an object that was left out is left out."""
   if isinstance(target, list):
     target.extend(items)
   elif isinstance(target, set):
@@ -91,6 +97,7 @@ def extend(target: Any, items: list[Any]) -> None:
 
 
 def update(target: Any, items: list[Any]) -> None:
+  """Sets alternating keys and values in a dictionary, or leaves them out with its object."""
   if isinstance(target, dict):
     target.update(paired(items))
   elif not isinstance(target, LeftOut):

@@ -28,6 +28,7 @@ def steps(workdir: pathlib.Path) -> list[int]:
 
 
 def directory_of(workdir: pathlib.Path) -> pathlib.Path:
+  """Where the checkpoints of a workdir lie."""
   return (workdir / 'checkpoints').resolve()
 
 

@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 
 from anatcl_jax import (models, online_probe, optim, parallel, processes, profiling, report,
-                        signals, step, tracking)
+                        signals, step, tracking, training_features)
 from anatcl_jax.checkpoint import Checkpoints, restore
 from anatcl_jax.config import check_values, crop_sizes, encoder_options
 from anatcl_jax.data import (attributes, augment, cache, damage, make_shards, pipeline,
@@ -144,6 +144,11 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         if stopping and done < last:
           raise Stopped(f'step {done} of {last} is saved in {workdir}; the same command goes on '
                         'from there')
+
+    if first < last:
+      training_features.note_range(workdir, training_features.of_records(
+          program.encode_step, state, reader, training_features.drawn(train_records, config.seed),
+          mesh, batch_size=config.batch_size, threads=config.reader_threads), last)
 
   if processes.is_first():
     picture = report.training_curves(workdir, data.synthetic)

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from anatcl_jax import train
+from anatcl_jax import extract, train
 from anatcl_jax.checkpoint import restore
+from anatcl_jax.data import pipeline
 from anatcl_jax.errors import RunFailure, UserError
 from anatcl_jax.models.weights import load_weights, untrained
 from tests.small_run import small_config
@@ -48,6 +49,21 @@ def test_the_card_says_what_was_trained_on_what(workdir, training_set):
               'step': 4, 'precision': 'float32', 'synthetic': True, 'axes': 'RAS'}
   assert {name: card[name] for name in expected} == expected
   assert 'SYNTHETIC' in ' '.join(card['notes'])
+
+
+def test_a_finished_run_notes_the_range_of_its_features(workdir, training_set, tmp_path):
+  """Of the scans trained on, as extraction gives them; not of another step's checkpoint."""
+  weights = load_weights(workdir)
+  trained_on, _ = pipeline.split_by_participant(
+      training_set.table['participant_id'].to_numpy(), 0, 5, 0)
+  features = extract.features_of_shards(weights, training_set, show=False)[trained_on]
+  for side, expected in (('low', features.min(0)), ('high', features.max(0))):
+    np.testing.assert_allclose(weights.card['features_range'][side], expected, rtol=1e-4, atol=1e-5)
+  run = tmp_path / 'run'
+  shutil.copytree(workdir, run)
+  noted = run / 'features_range.json'
+  noted.write_text(noted.read_text().replace('"step": 4', '"step": 3'))
+  assert 'features_range' not in load_weights(run).card
 
 
 def test_untrained_is_the_run_before_its_first_step(workdir, training_set):

@@ -155,6 +155,7 @@ def _against_untrained(evaluation: Evaluation, outcome: Outcome) -> str:
 
 
 def shown(value: float) -> str:
+  """A figure with two decimals, three below 1; a dash for NaN."""
   return '-' if np.isnan(value) else f'{value:.2f}' if abs(value) >= 1 else f'{value:.3f}'
 
 

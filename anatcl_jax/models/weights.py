@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from anatcl_jax import __version__, checkpoint, models, released, stored
+from anatcl_jax import __version__, checkpoint, models, released, stored, training_features
 from anatcl_jax.config import crop_sizes
 from anatcl_jax.data.volumes import NAMED_GRIDS, first_line
 from anatcl_jax.errors import UserError, check_name, listed
@@ -33,7 +33,8 @@ class Weights:
   notes (a list of sentences). Where they are not the encoder's own, width and small_input are
   there, and where volumes are padded, pad (three sizes). A run's also has seed, precision, epochs,
   step, data_dir; that of a file its sha256, of a released one also options, left_out and
-  batches_tracked (BatchNorm's counters). `features_range` {low [F], high [F]} of the training set may be there.
+  batches_tracked (BatchNorm's counters). `features_range` {low [F], high [F]} of scans that were
+  trained on is there for a run that is finished.
   """
 
   encoder: str                  # name in the registry
@@ -133,6 +134,8 @@ def _of_workdir(workdir: pathlib.Path) -> Weights:
   card = {'encoder': encoder, 'head': None if head == 'none' else head, **card,
           'crop': crop and list(crop), 'axes': AXES, 'step': step, 'source': str(workdir),
           'made_by': f'anatcl_jax {__version__}', 'notes': notes}
+  if limits := training_features.read_range(workdir, step):
+    card['features_range'] = limits
   return Weights(encoder, {'params': params['encoder'], 'batch_stats': batch_stats},
                  None if head == 'none' else {'params': params['head']}, card)
 
