@@ -146,9 +146,10 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
                         'from there')
 
     if first < last:
+      drawn = training_features.drawn(data.whole(train_records), config.seed)
       training_features.note_range(workdir, training_features.of_records(
-          program.encode_step, state, reader, training_features.drawn(train_records, config.seed),
-          mesh, batch_size=config.batch_size, threads=config.reader_threads), last)
+          program.encode_step, state, reader, drawn, mesh, batch_size=config.batch_size,
+          threads=config.reader_threads), last)
 
   if processes.is_first():
     picture = report.training_curves(workdir, data.synthetic)

@@ -202,6 +202,7 @@ def test_a_run_stops_or_goes_without(copy, three_shards, small_model, tmp_path, 
   train.train(config, tmp_path / 'skipped')
   assert f'1 of 40 records are damaged and left out: {three_shards.label(bad)}' in (
       capsys.readouterr().err)
+  assert (tmp_path / 'skipped' / 'features_range.json').is_file()   # of the whole records
   config.epochs = 1
   train.train(config, tmp_path / 'resumed')
   for healed in (three_shards.directory, copy):   # other batches from here on: another run
