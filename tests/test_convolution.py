@@ -104,7 +104,7 @@ def test_the_rule_for_the_published_encoder():
   assert path((31, 37, 31), 64, 128, 3, 2) == path((8, 10, 8), 256, 256) == 'patches'
   assert path((4, 5, 4), 512, 512) == path((8, 10, 8), 256, 512, 3, 2) == 'patches'
   assert path((31, 37, 31), 64, 128, 1, 2) == path((8, 8, 8), 16, 16, 1) == 'patches'
-  assert path((8, 8, 8), 16, 16) is None
+  assert path((4, 4, 4), 16, 16) is None
   assert cpu_path((1, 64, 64, 64, 64), (2, 2, 2, 64, 64), 2, 0) is None
   assert cpu_path((1, 64, 64, 64, 64), (3, 3, 3, 64, 64), 1, 0) is None
   assert cpu_path((1, 64, 64, 64, 64), (3, 3, 3, 64, 64), 3, 1) is None

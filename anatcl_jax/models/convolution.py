@@ -97,7 +97,7 @@ def cpu_path(x: tuple[int, ...], kernel: tuple[int, ...], stride: int, padding: 
   return 'patches' if size == 3 else None
 
 
-_SMALL = 2**27        # products of one volume
+_SMALL = 2**20        # products of one volume
 _SMALL_POOL = 2**20   # values of one volume
 
 
