@@ -120,7 +120,7 @@ def draw_scaling(results: Results, path: pathlib.Path, config: ml_collections.Co
       axes.set_xticks(x)
     if by == 'batch':
       axes.set_ylabel('seconds a step')
-      axes.legend([time, peak], ['time', 'peak memory'], loc='upper left', frameon=False)
+      axes.legend([time, peak], ['time', 'peak memory'], loc='lower right', frameon=False)
     if by == 'devices':
       memory.set_ylabel('GB, whole process')
   figure.suptitle(f'{config.encoder}, {config.precision}, {benchmark.cpu()}', fontsize=10)
