@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,6 +79,22 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(runner, tmp_path)
   workers[1].send(signal.SIGTERM)
   assert [worker.wait() for worker in workers] == [75, 75]
   assert all('is saved in' in worker.said().strip().splitlines()[-1] for worker in workers)
+
+
+@pytest.mark.slow
+def test_processes_leave_out_the_same_damaged_record(runner, training_set, tmp_path):
+  shutil.copytree(training_set.directory, tmp_path / 'set')
+  shard = min((tmp_path / 'set').glob('*.array_record'))
+  content = bytearray(shard.read_bytes())
+  content[len(content) // 2] ^= 255
+  shard.write_bytes(content)
+  damaged = dataclasses.replace(runner, data_dir=tmp_path / 'set')
+  for name, count in (('one', 1), ('two', 2)):
+    damaged.finish(tmp_path / name, processes=count, **{'data.on_error': 'skip'})
+  check_same(tmp_path / 'two', tmp_path / 'one', **ROUNDING)
+  left_out = [json.loads((tmp_path / name / 'config.json').read_text())['left_out']
+              for name in ('one', 'two')]
+  assert left_out[0] == left_out[1] and len(left_out[0]) == 1
 
 
 @pytest.mark.parametrize('variables, message', [
