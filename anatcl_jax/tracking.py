@@ -99,7 +99,8 @@ class Progress:
 
   def __init__(self, first_step: int, last_step: int, batch_size: int, show: bool = True):
     self._show = show
-    self._done, self._last, self._batch_size = first_step, last_step, batch_size
+    self._first, self._done, self._last = first_step, first_step, last_step
+    self._batch_size = batch_size
     self._since_row: list[dict[str, float]] = []
     self._row_time = time.monotonic()
     # In a file, a bar is a mess of carriage returns: the lines of `say` stand there alone.
@@ -127,9 +128,12 @@ class Progress:
       return
     heldout = f', held out {row["heldout/loss"]:.4f}' if 'heldout/loss' in row else ''
     remaining = (self._last - self._done) * self._batch_size / row['subjects_per_second']
+    # A first step compiles, and says nothing about the time of others.
+    left = ('compilation included' if self._done == self._first + 1 else
+            f'{tqdm.tqdm.format_interval(remaining)} left')
     tqdm.tqdm.write(f'epoch {epoch}, step {self._done}/{self._last}: loss {row["loss"]:.4f}'
-                    f'{heldout}, {row["subjects_per_second"]:.1f} subjects/s, '
-                    f'{tqdm.tqdm.format_interval(remaining)} left', file=sys.stderr)
+                    f'{heldout}, {row["subjects_per_second"]:.1f} subjects/s, {left}',
+                    file=sys.stderr)
 
   def __enter__(self) -> Progress:
     return self
