@@ -41,7 +41,8 @@ def reported() -> Iterator[None]:
   An interruption from the keyboard is one too.
   """
   try:
-    yield
+    with _without_late_callbacks():
+      yield
   except KeyboardInterrupt:
     print('error: interrupted; finished shards and checkpoints stay, the same command goes on from '
           'them', file=sys.stderr)
@@ -58,6 +59,22 @@ def reported() -> Iterator[None]:
   except Stopped as stop:
     print(f'stopped: {stop}', file=sys.stderr)
     sys.exit(stop.exit_code)
+
+
+@contextlib.contextmanager
+def _without_late_callbacks() -> Iterator[None]:
+  """Hides the traceback of a TensorStore that tells Orbax's closed event loop of one more failure."""
+  usual = sys.unraisablehook
+
+  def hook(unraisable):
+    if str(unraisable.exc_value) != 'Event loop is closed':
+      usual(unraisable)
+
+  sys.unraisablehook = hook
+  try:
+    yield
+  finally:
+    sys.unraisablehook = usual
 
 
 class Parser(argparse.ArgumentParser):

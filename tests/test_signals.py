@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import types
 
 import pytest
 
@@ -52,6 +54,16 @@ def test_exit_code_and_line(capsys):
     raise Stopped('step 7 of 9 is saved')
   assert stop.value.code == 75
   assert capsys.readouterr().err == 'stopped: step 7 of 9 is saved\n'
+
+
+def test_what_tensorstore_tells_too_late_is_left_out(monkeypatch):
+  told = []
+  monkeypatch.setattr(sys, 'unraisablehook', told.append)
+  with errors.reported():
+    for text in ('Event loop is closed', 'something else'):
+      sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(text)))
+  assert [str(one.exc_value) for one in told] == ['something else']
+  assert sys.unraisablehook == told.append
 
 
 def test_a_second_signal_while_saving_is_only_noted(capfd):

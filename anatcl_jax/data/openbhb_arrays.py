@@ -111,7 +111,7 @@ def open_array(path: pathlib.Path) -> np.ndarray:
     array = np.load(path, mmap_mode='r', allow_pickle=False)
   except FileNotFoundError:
     raise UserError(f'{path}: no such file') from None
-  except (OSError, ValueError, EOFError) as error:
+  except Exception as error:   # whatever NumPy, which parses a header as Python, makes of one
     raise UserError(f'{path}: not a readable .npy file ({first_line(error)}); '
                     'copy it again') from None
   if not isinstance(array, np.ndarray) or array.dtype.kind not in 'fiu':

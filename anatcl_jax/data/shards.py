@@ -197,7 +197,7 @@ def open_shards(data_dir: str | pathlib.Path, all_files: bool = True) -> ShardSe
       raise UserError(f'{participant} {why} in {directory}/participants.tsv')
   try:
     morphometry = np.load(directory / 'morphometry.npy')
-  except (OSError, ValueError, EOFError) as error:
+  except Exception as error:   # whatever NumPy, which parses a header as Python, makes of one
     raise UserError(f'{directory}/morphometry.npy is damaged ({first_line(error)}); prepare the '
                     'set again') from None
   data = ShardSet(directory, info, table, morphometry)
