@@ -125,5 +125,5 @@ def test_the_commands(tmp_path):
   assert done.returncode == 0 and '| training step |' in done.stdout, done.stderr
   assert '| float16 |' in done.stdout and 'Estimates, not measurements' in done.stdout
   done = _run(*tiny, '--scaling', f'--plot={tmp_path}/scaling.png')
-  assert done.returncode == 0 and done.stdout.count('| devices ') == 3, done.stderr
+  assert done.returncode == 0 and done.stdout.count('\n| devices ') == 3, done.stderr
   assert (tmp_path / 'scaling.png').stat().st_size > 10_000
