@@ -29,9 +29,8 @@ from absl import logging
 
 from anatcl_jax import errors, models
 from anatcl_jax.errors import UserError
-from anatcl_jax.models.released_names import to_released
-from anatcl_jax.models.weights import (CARD, TENSORS, Weights, by_name, encoder_options,
-                                       load_weights)
+from anatcl_jax.weights.load import CARD, TENSORS, Weights, by_name, encoder_options, load_weights
+from anatcl_jax.weights.released_names import to_released
 
 FLAX = 'flax'
 

@@ -31,16 +31,19 @@ import numpy as np
 import pandas
 from absl import logging
 
-from anatcl_jax import errors, extract, feature_checks, image_encoder
+from anatcl_jax import errors
+from anatcl_jax.cohorts import cohort as cohorts
+from anatcl_jax.cohorts import find_scans, tables
+from anatcl_jax.cohorts.phenotypes import PRESETS
 from anatcl_jax.config import crop_sizes
-from anatcl_jax.data import cohort as cohorts
-from anatcl_jax.data import find_scans, shards, tables
+from anatcl_jax.data import shards
 from anatcl_jax.data.arrange import PREDECESSOR
-from anatcl_jax.data.phenotypes import PRESETS
 from anatcl_jax.errors import RunFailure, UserError, listed
-from anatcl_jax.feature_rows import File, Finished, Input, Record, make_rows
-from anatcl_jax.feature_table import ENDINGS, write_description, write_table
-from anatcl_jax.image_encoder import Encoder, load
+from anatcl_jax.frozen import checks as feature_checks
+from anatcl_jax.frozen import extract, image_encoder
+from anatcl_jax.frozen.image_encoder import Encoder, load
+from anatcl_jax.frozen.rows import File, Finished, Input, Record, make_rows
+from anatcl_jax.frozen.table import ENDINGS, write_description, write_table
 from anatcl_jax.report import representation, style
 
 __all__ = ['Encoder', 'load', 'main']

@@ -23,7 +23,9 @@ import pathlib
 
 from absl import app, flags, logging
 
-from anatcl_jax import command_line, compilation, errors, probe, processes, signals, train
+from anatcl_jax import command_line, errors, probe
+from anatcl_jax.devices import compilation, processes, signals
+from anatcl_jax.training import train
 
 _CONFIG, _PARSER = command_line.define_config('configs/pretrain.py:demo')
 _WORKDIR = flags.DEFINE_string(

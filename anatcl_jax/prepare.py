@@ -12,13 +12,15 @@ import argparse
 import pathlib
 
 from anatcl_jax import errors
-from anatcl_jax.data import atlas as atlases
-from anatcl_jax.data import bids, inspection, openbhb, phantom, shards
-from anatcl_jax.data.cohort import Cohort
+from anatcl_jax.cohorts import atlas as atlases
+from anatcl_jax.cohorts import bids, openbhb
+from anatcl_jax.cohorts.cohort import Cohort
+from anatcl_jax.cohorts.openbhb_arrays import MODALITIES
+from anatcl_jax.cohorts.phantom import cohort as phantom
+from anatcl_jax.cohorts.phenotypes import PRESETS
+from anatcl_jax.cohorts.volumes import NAMED_GRIDS
+from anatcl_jax.data import inspection, shards
 from anatcl_jax.data.make_shards import make_phantom_shards, make_shards
-from anatcl_jax.data.openbhb_arrays import MODALITIES
-from anatcl_jax.data.phenotypes import PRESETS
-from anatcl_jax.data.volumes import NAMED_GRIDS
 from anatcl_jax.data.write_shards import Part
 
 _BIDS_EXAMPLE = """\

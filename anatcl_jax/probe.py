@@ -31,12 +31,14 @@ import ml_collections
 import numpy as np
 from absl import app, logging
 
-from anatcl_jax import __version__, command_line, errors, processes, report, saliency
+from anatcl_jax import __version__, command_line, errors, report
+from anatcl_jax.devices import processes
 from anatcl_jax.errors import UserError, check_name
-from anatcl_jax.evaluation import beyond, estimators, run, sources, tasks, write
+from anatcl_jax.evaluation import beyond, estimators, run, saliency, sources, tasks, write
 from anatcl_jax.evaluation.evaluate import PROTOCOLS, Settings
 from anatcl_jax.evaluation.results import Evaluation, is_baseline
 from anatcl_jax.evaluation.sources import Sources
+from anatcl_jax.training import curves
 
 _VERSIONS = ('jax', 'flax', 'numpy', 'scipy', 'scikit-learn', 'pandas')
 
@@ -56,7 +58,8 @@ def probe(config: ml_collections.ConfigDict) -> Evaluation:
       untrained_seeds=config.untrained_seeds, batch_size=config.batch_size)
   evaluation = run.run(found.cohort, found.encoders, chosen, settings, extent, made(config, found))
   names = write.write_tables(evaluation, out)
-  page = report.write(evaluation, out, workdirs=found.workdirs,
+  page = report.write(evaluation, out,
+                      training=curves.pictures(found.workdirs, evaluation.synthetic),
                       saliencies=_saliencies(config, found, evaluation))
   print(''.join(f'note: {note}\n' for note in evaluation.notes), end='', file=sys.stderr)
   print(write.summary(evaluation))

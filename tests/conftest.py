@@ -21,9 +21,11 @@ import pytest  # noqa: E402
 jax.config.update('jax_num_cpu_devices', 8)
 
 from anatcl_jax import models  # noqa: E402
-from anatcl_jax.data import bids, phantom  # noqa: E402
+from anatcl_jax.cohorts import bids
+from anatcl_jax.cohorts.phantom import cohort as phantom  # noqa: E402
 from anatcl_jax.data.make_shards import make_phantom_shards, make_shards  # noqa: E402
-from tests import layouts, small_run  # noqa: E402
+from tests import small_run  # noqa: E402
+from tests.cohorts import layouts
 
 AOMIC = pathlib.Path(__file__).parents[2] / 'shared' / 'data' / 'aomic-piop2'
 

@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from anatcl_jax import config as configs
-from anatcl_jax.data.morphometry import measure_names
+from anatcl_jax.cohorts.morphometry import measure_names
 from anatcl_jax.errors import UserError
+from anatcl_jax.training.checks import check_values
 from configs.pretrain import get_config
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -74,14 +75,14 @@ def test_values_that_no_run_can_have(key, value, message):
   config = get_config()
   config[key] = value
   with pytest.raises(UserError, match=message):
-    configs.check_values(config)
+    check_values(config)
 
 
 def test_terms_need_a_weight():
   config = get_config()
   config.loss.terms.age.weight = config.loss.terms.anatomy.weight = 0.0
   with pytest.raises(UserError, match='nor all 0'):
-    configs.check_values(config)
+    check_values(config)
 
 
 @pytest.mark.parametrize('arguments, message', [

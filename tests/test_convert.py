@@ -13,10 +13,10 @@ import safetensors.numpy
 
 from anatcl_jax import convert, models
 from anatcl_jax.errors import UserError
-from anatcl_jax.models.released_names import from_released, to_released
-from anatcl_jax.models.weights import Weights, fresh, load_weights
-from tests import torch_file
-from tests.test_models import random_variables
+from anatcl_jax.weights.load import Weights, fresh, load_weights
+from anatcl_jax.weights.released_names import from_released, to_released
+from tests.models.test_models import random_variables
+from tests.weights import torch_file
 
 
 def named(name, seed=0):

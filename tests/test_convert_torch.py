@@ -8,9 +8,10 @@ import pathlib
 import numpy as np
 import pytest
 
-from anatcl_jax import convert, extract
-from anatcl_jax.models.weights import load_weights
-from tests.test_released import random_released, relative_error, torch, volumes
+from anatcl_jax import convert
+from anatcl_jax.frozen import extract
+from anatcl_jax.weights.load import load_weights
+from tests.models.test_released import random_released, relative_error, torch, volumes
 
 
 @pytest.mark.parametrize('name', ['resnet18', 'resnet50'])

@@ -7,7 +7,8 @@ import pathlib
 import pandas
 import pytest
 
-from anatcl_jax import command_line, probe, tracking, train
+from anatcl_jax import command_line, probe
+from anatcl_jax.training import tracking, train
 from configs.pretrain import get_config
 
 

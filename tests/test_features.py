@@ -10,13 +10,14 @@ import numpy as np
 import pandas
 import pytest
 
-from anatcl_jax import convert, extract, features, image_encoder, models
+from anatcl_jax import convert, features, models
 from anatcl_jax.data.arrange import Arrangement
 from anatcl_jax.errors import UserError
-from anatcl_jax.feature_table import read_table, write_table
-from anatcl_jax.models.weights import Weights
+from anatcl_jax.frozen import extract, image_encoder
+from anatcl_jax.frozen.table import read_table, write_table
+from anatcl_jax.weights.load import Weights
+from tests.models.test_models import random_variables
 from tests.small_run import compilation_cache
-from tests.test_models import random_variables
 
 CROP = (11, 14, 12)
 

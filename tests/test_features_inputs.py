@@ -10,15 +10,16 @@ import nibabel
 import numpy as np
 import pytest
 
-from anatcl_jax import convert, extract, features
+from anatcl_jax import convert, features
+from anatcl_jax.cohorts.volumes import NAMED_GRIDS, NiftiFile, read_grid, read_volume, resized
 from anatcl_jax.data.arrange import Arrangement
-from anatcl_jax.data.volumes import NAMED_GRIDS, NiftiFile, read_grid, read_volume, resized
 from anatcl_jax.errors import UserError
-from anatcl_jax.feature_table import read_table
-from anatcl_jax.models.weights import load_weights
-from tests import torch_file
+from anatcl_jax.frozen import extract
+from anatcl_jax.frozen.table import read_table
+from anatcl_jax.weights.load import load_weights
 from tests.test_convert import named
 from tests.test_features import compiled, folder, run, volumes, weights  # noqa: F401
+from tests.weights import torch_file
 
 CLOSE = {'rtol': 2e-5, 'atol': 2e-6}
 

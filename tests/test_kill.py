@@ -10,7 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from anatcl_jax import stored, tracking
+from anatcl_jax.training import tracking
+from anatcl_jax.weights import stored
 from tests.small_run import OF_THE_MACHINE
 from tests.worker import Runner
 

@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from anatcl_jax import tracking
+from anatcl_jax.training import tracking
 from tests.test_kill import runner  # noqa: F401
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anatcl_jax import kernels, losses, parallel
+from anatcl_jax import kernels, losses
+from anatcl_jax.devices import parallel
 from tests.test_losses import METHODS, methods
 
 _SUBJECTS, _VIEWS = 16, 2

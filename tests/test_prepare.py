@@ -12,10 +12,11 @@ import pandas
 import pytest
 
 from anatcl_jax import prepare
-from anatcl_jax.data import atlas, shards, volumes
-from anatcl_jax.data.morphometry import MEASURES
+from anatcl_jax.cohorts import atlas, volumes
+from anatcl_jax.cohorts.morphometry import MEASURES
+from anatcl_jax.data import shards
 from anatcl_jax.errors import UserError
-from tests.spoiling import FAULTS, arguments, edit_table, set_cell
+from tests.cohorts.spoiling import FAULTS, arguments, edit_table, set_cell
 
 
 def _run(directory, out, *more):

@@ -16,14 +16,16 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from anatcl_jax import command_line, feature_table, probe, train
+from anatcl_jax import command_line, probe
 from anatcl_jax.data import pipeline
 from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation import sources, splits
-from anatcl_jax.models.weights import load_weights
+from anatcl_jax.frozen import table as feature_table
+from anatcl_jax.training import train
+from anatcl_jax.weights.load import load_weights
 from configs.probe import get_config
 from tests import small_run
-from tests.probing import target_of
+from tests.evaluation.probing import target_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 

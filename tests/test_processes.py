@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from anatcl_jax import processes
+from anatcl_jax.devices import processes
 from anatcl_jax.errors import RunFailure, UserError
 from tests.test_kill import check_same, runner, whole  # noqa: F401
 

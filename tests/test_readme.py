@@ -11,8 +11,10 @@ import sys
 import pytest
 from ml_collections import ConfigDict
 
-from anatcl_jax import command_line, feature_table, features, prepare, tracking
+from anatcl_jax import command_line, features, prepare
 from anatcl_jax.config import key_names
+from anatcl_jax.frozen import table as feature_table
+from anatcl_jax.training import tracking
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()

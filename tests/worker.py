@@ -95,6 +95,7 @@ def run(argv: list[str], output: pathlib.Path, devices: int, cache: pathlib.Path
   os.dup2(descriptor, 2)
   sys.argv = argv   # where ml_collections looks for --config.KEY
   import jax
+
   from anatcl_jax import main, models
   from tests import small_run
   jax.config.update('jax_num_cpu_devices', devices)

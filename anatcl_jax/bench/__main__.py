@@ -22,11 +22,13 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from anatcl_jax import benchmark, command_line, errors, models
+from anatcl_jax import command_line, errors, models
 from anatcl_jax.bench import counts, inputs, plan, steps, tables, versus_torch
-from anatcl_jax.config import check_values, crop_sizes, encoder_options
+from anatcl_jax.bench.command import Figures, cpu, in_own_process
+from anatcl_jax.config import crop_sizes, encoder_options
 from anatcl_jax.errors import UserError
 from anatcl_jax.progress import progress_bar
+from anatcl_jax.training.checks import check_values
 
 _CONFIG, _PARSER = command_line.define_config('configs/pretrain.py')
 _TORCH = flags.DEFINE_boolean('against-torch', False, 'Only compare with the released PyTorch '
@@ -72,7 +74,7 @@ def main(argv: list[str]) -> None:
       progress.update()
   print('\n'.join(_report(config, results)))
   if _JSON.value:
-    figures = {'machine': benchmark.cpu(), 'config': config.to_dict(), 'cases': results}
+    figures = {'machine': cpu(), 'config': config.to_dict(), 'cases': results}
     pathlib.Path(_JSON.value).write_text(json.dumps(figures, indent=1) + '\n')
     print(f'results: {_JSON.value}')
 
@@ -95,7 +97,7 @@ def _cases(config: Any) -> list[dict[str, Any]]:
   return [smaller | case for case in by_batch + by_volume + by_devices]
 
 
-def _run_case(config: Any, case: dict[str, Any]) -> benchmark.Figures:
+def _run_case(config: Any, case: dict[str, Any]) -> Figures:
   shape = tuple(case.get('shape', crop_sizes(config.crop) or _OPENBHB))
   config.batch_size = case.get('batch', config.batch_size)
   if case['part'] == 'torch':
@@ -107,12 +109,12 @@ def _run_case(config: Any, case: dict[str, Any]) -> benchmark.Figures:
   return steps.run(config, shape, _ROUNDS.value)
 
 
-def _in_own_process(case: dict[str, Any]) -> benchmark.Figures:
+def _in_own_process(case: dict[str, Any]) -> Figures:
   environment = dict(os.environ)
   if 'devices' in case:
     environment['JAX_NUM_CPU_DEVICES'] = str(case['devices'])
   command = [sys.executable, '-m', 'anatcl_jax.bench', *sys.argv[1:], f'--case={json.dumps(case)}']
-  return benchmark.in_own_process(command, str(case), environment)
+  return in_own_process(command, str(case), environment)
 
 
 def _report(config: Any, results: list[dict[str, Any]]) -> list[str]:

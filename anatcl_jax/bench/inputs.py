@@ -14,18 +14,22 @@ import ml_collections
 import nibabel
 import numpy as np
 
-from anatcl_jax import bench_prepare, benchmark, parallel, train
+from anatcl_jax.bench import prepare as bench_prepare
 from anatcl_jax.bench import steps
+from anatcl_jax.bench.command import Figures
+from anatcl_jax.cohorts import bids
 from anatcl_jax.config import crop_sizes
-from anatcl_jax.data import bids, pipeline, shards
+from anatcl_jax.data import pipeline, shards
 from anatcl_jax.data.make_shards import make_shards
+from anatcl_jax.devices import parallel
+from anatcl_jax.training import train
 
 SCANS = 96
 MASKED = 0.25   # of OpenBHB's grid lies in the template's mask: 519,945 of 2,122,945 voxels
 
 
 def run(config: ml_collections.ConfigDict, dtype: str, spacing: float, rounds: int
-        ) -> benchmark.Figures:
+        ) -> Figures:
   """Volumes a second: the pipeline on SYNTHETIC maps stored as `dtype`, and the reference.
 
   The reference is the predecessor's way: a row of a memory-mapped float32 matrix of masked voxels,
@@ -63,12 +67,12 @@ def reference_rate(path: pathlib.Path, mask: np.ndarray) -> float:
 
 def as_the_reference(row: np.ndarray, mask: nibabel.Nifti1Image) -> np.ndarray:
   """Masked voxels [M] as a volume [1, X, Y, Z], its axes permuted as the predecessor does it."""
-  from nilearn.masking import unmask   # optional extra `bench`
+  from nilearn.masking import unmask  # optional extra `bench`
   volume = unmask(row, mask).get_fdata().transpose(2, 0, 1)
   return volume.reshape(1, *mask.shape)
 
 
-def end_to_end(config: ml_collections.ConfigDict, spacing: float, rounds: int) -> benchmark.Figures:
+def end_to_end(config: ml_collections.ConfigDict, spacing: float, rounds: int) -> Figures:
   """Subjects a second from SYNTHETIC shards to updated parameters, once it runs."""
   mesh = parallel.make_mesh(config.batch_size)
   program = train.compile_program(config, mesh, steps_per_epoch=1)

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from anatcl_jax import models, optim, step
+from anatcl_jax import models
 from anatcl_jax.bench import counts
 from anatcl_jax.config import encoder_options
+from anatcl_jax.training import optim, step
 
 # MB a volume, as docs/prepare.md has them for SYNTHETIC maps of 121x145x121.
 STORED_MB = {'float32': 2.80, 'float16': 1.46, 'uint8': 0.63}

@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from anatcl_jax import benchmark, losses, models, parallel, step, train
+from anatcl_jax import losses, models
 from anatcl_jax.bench import counts, timing
+from anatcl_jax.bench.command import Figures, peak_memory
+from anatcl_jax.cohorts.atlas import regions
 from anatcl_jax.config import encoder_options
-from anatcl_jax.data.atlas import regions
+from anatcl_jax.devices import parallel
+from anatcl_jax.training import step, train
 
 MEASURES = 3
 
@@ -27,7 +30,7 @@ def random_batch(config: ml_collections.ConfigDict, shape: tuple[int, ...], batc
   return {'volume': rng.random((batch, *shape), np.float32), 'attributes': attributes}
 
 
-def run(config: ml_collections.ConfigDict, shape: tuple[int, ...], rounds: int) -> benchmark.Figures:
+def run(config: ml_collections.ConfigDict, shape: tuple[int, ...], rounds: int) -> Figures:
   """Seconds of forward, step and loss at config.batch_size, counted operations and peak memory.
 
   Forward is the frozen encoder; the loss is with its gradient, on features alone. Operations are
@@ -65,7 +68,7 @@ def run(config: ml_collections.ConfigDict, shape: tuple[int, ...], rounds: int) 
       'xla_forward_flops': xla_flops(config, shape, batch),
       'product_flops_per_s': rate,
       'forward_share': forward_flops / forward_s / rate, 'step_share': flops / step_s / rate,
-      'peak_mb': benchmark.peak_memory()}
+      'peak_mb': peak_memory()}
 
 
 def xla_flops(config: ml_collections.ConfigDict, shape: tuple[int, ...], batch: int) -> float:

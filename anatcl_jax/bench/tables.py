@@ -8,15 +8,15 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from anatcl_jax import benchmark
 from anatcl_jax.bench import counts
+from anatcl_jax.bench.command import cpu
 
 Results = list[dict[str, Any]]
 
 
 def _machine(config: ml_collections.ConfigDict) -> str:
   import jax
-  return f'{benchmark.cpu()}; jax {jax.__version__}; {config.encoder}, {config.precision}'
+  return f'{cpu()}; jax {jax.__version__}; {config.encoder}, {config.precision}'
 
 
 def _size(shape: tuple[int, ...]) -> str:
@@ -66,7 +66,7 @@ def against_torch(results: Results, config: ml_collections.ConfigDict, shape: tu
           f'**{r["ratio_median"]:.2f}** ({r["ratio_min"]:.2f} to {r["ratio_max"]:.2f}) |'
           for r in results]
   import torch
-  return [f'{benchmark.cpu()}; {config.encoder}, {_size(shape)}, float32; torch '
+  return [f'{cpu()}; {config.encoder}, {_size(shape)}, float32; torch '
           f'{torch.__version__}; {results[0]["rounds"]} pairs in turn', '',
           *_markdown('| | batch | PyTorch | ours | ours / PyTorch, pair by pair |', rows)]
 
@@ -123,6 +123,6 @@ def draw_scaling(results: Results, path: pathlib.Path, config: ml_collections.Co
       axes.legend([time, peak], ['time', 'peak memory'], loc='lower right', frameon=False)
     if by == 'devices':
       memory.set_ylabel('GB, whole process')
-  figure.suptitle(f'{config.encoder}, {config.precision}, {benchmark.cpu()}', fontsize=10)
+  figure.suptitle(f'{config.encoder}, {config.precision}, {cpu()}', fontsize=10)
   path.parent.mkdir(parents=True, exist_ok=True)
   figure.savefig(path, dpi=130)

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from anatcl_jax import models, optim, step
+from anatcl_jax import models
 from anatcl_jax.bench import steps, timing
 from anatcl_jax.errors import UserError
+from anatcl_jax.training import optim, step
 
 VIEWS = 2
 CASES = ('forward', 'identical views', 'different views')

@@ -1,1 +1,1 @@
-"""From a cohort on disk to batches: volumes, tables, shards, input pipeline."""
+"""Shards and all after them: writing, reading, cache, pipeline, augmentation, inspection, damage."""

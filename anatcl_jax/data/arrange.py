@@ -9,7 +9,7 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from anatcl_jax.data.volumes import center_crop
+from anatcl_jax.cohorts.volumes import center_crop
 from anatcl_jax.errors import UserError
 
 _PAIRS = ('LR', 'PA', 'IS')

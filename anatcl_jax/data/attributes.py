@@ -7,8 +7,8 @@ import pandas
 from ml_collections import ConfigDict
 
 from anatcl_jax import kernels
-from anatcl_jax.data import tables
-from anatcl_jax.data.morphometry import measure_names
+from anatcl_jax.cohorts import tables
+from anatcl_jax.cohorts.morphometry import measure_names
 from anatcl_jax.data.shards import ShardSet
 from anatcl_jax.errors import UserError, check_name
 

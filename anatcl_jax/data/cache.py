@@ -7,8 +7,8 @@ import os
 
 import numpy as np
 
+from anatcl_jax.cohorts.volumes import center_crop
 from anatcl_jax.data.shards import ShardSet
-from anatcl_jax.data.volumes import center_crop
 from anatcl_jax.errors import UserError
 
 CACHES = ('none', 'memory')

@@ -18,9 +18,9 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from anatcl_jax import processes
 from anatcl_jax.data import digests
 from anatcl_jax.data.shards import DamagedRecord, ShardSet
+from anatcl_jax.devices import processes
 from anatcl_jax.errors import listed
 from anatcl_jax.progress import progress_bar
 

@@ -8,7 +8,8 @@ import matplotlib.figure
 import numpy as np
 import pandas
 
-from anatcl_jax.data import digests, tables
+from anatcl_jax.cohorts import tables
+from anatcl_jax.data import digests
 from anatcl_jax.data.shards import ShardSet, open_shards
 from anatcl_jax.errors import RunFailure, UserError, listed
 from anatcl_jax.progress import progress_bar

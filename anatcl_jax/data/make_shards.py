@@ -10,10 +10,12 @@ import sys
 import tempfile
 import time
 
-from anatcl_jax.data import bids, phantom, shards
-from anatcl_jax.data import cohort as cohorts
-from anatcl_jax.data.cohort import Cohort, Problem
-from anatcl_jax.data.volumes import NAMED_GRIDS, Grid, read_grid, resized
+from anatcl_jax.cohorts import bids
+from anatcl_jax.cohorts import cohort as cohorts
+from anatcl_jax.cohorts.cohort import Cohort, Problem
+from anatcl_jax.cohorts.phantom import cohort as phantom
+from anatcl_jax.cohorts.volumes import NAMED_GRIDS, Grid, read_grid, resized
+from anatcl_jax.data import shards
 from anatcl_jax.data.write_shards import Part, Recipe, write_shards
 from anatcl_jax.errors import UserError, listed
 

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 from sklearn.model_selection import KFold
 
+from anatcl_jax.cohorts.volumes import center_crop
 from anatcl_jax.data.cache import VolumeCache
 from anatcl_jax.data.shards import ShardSet
-from anatcl_jax.data.volumes import center_crop
 from anatcl_jax.errors import UserError
 
 Batch = dict[str, Any]   # volume [N, X, Y, Z], attributes {term: [N, ...]}

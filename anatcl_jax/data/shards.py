@@ -25,9 +25,10 @@ import numpy as np
 import pandas
 from array_record.python import array_record_data_source
 
-from anatcl_jax.data import digests, tables
-from anatcl_jax.data.participants import age_problem, read_participants
-from anatcl_jax.data.volumes import Grid, first_line
+from anatcl_jax.cohorts import tables
+from anatcl_jax.cohorts.participants import age_problem, read_participants
+from anatcl_jax.cohorts.volumes import Grid, first_line
+from anatcl_jax.data import digests
 from anatcl_jax.errors import RunFailure, UserError
 
 SCHEMA_VERSION = 2     # 1 had no digests of dataset.json, the scans and the label files

@@ -21,12 +21,12 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
 import anatcl_jax
-from anatcl_jax.data import atlas as atlases
-from anatcl_jax.data import cohort as cohorts
+from anatcl_jax.cohorts import atlas as atlases
+from anatcl_jax.cohorts import cohort as cohorts
+from anatcl_jax.cohorts.cohort import Cohort, Problem, Scan
+from anatcl_jax.cohorts.morphometry import MEASURES
+from anatcl_jax.cohorts.volumes import Grid, read_volume
 from anatcl_jax.data import digests, shards
-from anatcl_jax.data.cohort import Cohort, Problem, Scan
-from anatcl_jax.data.morphometry import MEASURES
-from anatcl_jax.data.volumes import Grid, read_volume
 from anatcl_jax.errors import RunFailure, UserError
 from anatcl_jax.progress import progress_bar
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas
 
-from anatcl_jax.data import atlas, pipeline, shards, tables
-from anatcl_jax.data.participants import read_participants
+from anatcl_jax.cohorts import atlas, tables
+from anatcl_jax.cohorts.participants import read_participants
+from anatcl_jax.data import pipeline, shards
 from anatcl_jax.errors import UserError, check_name, listed
 
 

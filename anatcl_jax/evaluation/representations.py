@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas
 
-from anatcl_jax.data import tables
+from anatcl_jax.cohorts import tables
 from anatcl_jax.evaluation.cohort import Cohort
 from anatcl_jax.evaluation.estimators import MEAN
 from anatcl_jax.evaluation.tasks import Target, Task

@@ -8,17 +8,27 @@ from typing import Any
 import numpy as np
 import pandas
 
-from anatcl_jax.data import tables
+from anatcl_jax.cohorts import tables
 from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation import beyond, challenge, estimators, statistics
 from anatcl_jax.evaluation import cohort as cohorts
 from anatcl_jax.evaluation.cohort import Cohort
-from anatcl_jax.evaluation.evaluate import (Protocol, Settings, choose_protocol, comparisons,
-                                            evaluate)
+from anatcl_jax.evaluation.evaluate import (
+  Protocol,
+  Settings,
+  choose_protocol,
+  comparisons,
+  evaluate,
+)
 from anatcl_jax.evaluation.representations import Variants, inputs, morphometry
 from anatcl_jax.evaluation.results import Evaluation, Outcome
-from anatcl_jax.evaluation.tasks import (CHALLENGE, CLASSIFICATION, METRICS, Target, Task,
-                                         read_target)
+from anatcl_jax.evaluation.tasks import (
+  CHALLENGE,
+  CLASSIFICATION,
+  Target,
+  Task,
+  read_target,
+)
 from anatcl_jax.progress import progress_bar
 
 SITE = Task('site', 'site', CLASSIFICATION)

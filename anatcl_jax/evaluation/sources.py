@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from anatcl_jax import extract, feature_table
 from anatcl_jax.data import shards
 from anatcl_jax.data.shards import ShardSet
 from anatcl_jax.errors import UserError, listed
@@ -19,7 +18,9 @@ from anatcl_jax.evaluation import cohort as cohorts
 from anatcl_jax.evaluation.cohort import Cohort
 from anatcl_jax.evaluation.representations import Variants
 from anatcl_jax.evaluation.results import BASELINES, UNTRAINED, is_baseline
-from anatcl_jax.models.weights import Weights, encoder_options, load_weights, untrained
+from anatcl_jax.frozen import extract
+from anatcl_jax.frozen import table as feature_table
+from anatcl_jax.weights.load import Weights, encoder_options, load_weights, untrained
 
 _SHARDS = 'the shards'       # no name that a table of features may have
 

@@ -9,7 +9,7 @@ import runpy
 import numpy as np
 import pandas
 
-from anatcl_jax.data import tables
+from anatcl_jax.cohorts import tables
 from anatcl_jax.errors import UserError, check_name, listed
 
 REGRESSION, CLASSIFICATION, CHALLENGE = 'regression', 'classification', 'challenge'

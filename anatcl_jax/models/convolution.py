@@ -82,7 +82,7 @@ def cpu_path(x: tuple[int, ...], kernel: tuple[int, ...], stride: int, padding: 
   - 3^3 with stride 1 where a plane has enough rows for a product: 'winograd'
   - other 3^3: 'patches'
   """
-  size, channels, features = kernel[0], *kernel[-2:]
+  size, channels = kernel[0], kernel[-2]
   outputs = math.prod(-(-n // stride) for n in x[1:4])
   if size % 2 == 0 or padding != size // 2 or stride not in (1, 2):
     return None

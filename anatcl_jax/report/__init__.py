@@ -1,6 +1,5 @@
-"""Pictures of a run, and the report of an evaluation: one HTML page."""
+"""The report of an evaluation: one HTML page and its pictures."""
 
 from anatcl_jax.report.page import write
-from anatcl_jax.report.training import training_curves
 
-__all__ = ['training_curves', 'write']
+__all__ = ['write']

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from anatcl_jax import errors
-from anatcl_jax.data import augment, phantom
+from anatcl_jax.cohorts.phantom import cohort as phantom
+from anatcl_jax.data import augment
 from anatcl_jax.data.inspection import radiological_slices
 from anatcl_jax.report import style
 

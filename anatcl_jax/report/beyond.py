@@ -7,7 +7,7 @@ import pandas
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from anatcl_jax.data import tables
+from anatcl_jax.cohorts import tables
 from anatcl_jax.evaluation.results import Evaluation, is_baseline
 from anatcl_jax.evaluation.write import METRIC_NAMES
 from anatcl_jax.report import style

@@ -18,11 +18,11 @@ import pandas
 
 from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation.results import Evaluation, Outcome, is_baseline
+from anatcl_jax.evaluation.saliency import Saliency
 from anatcl_jax.evaluation.tasks import METRICS
 from anatcl_jax.evaluation.write import METRIC_NAMES, class_counts, mean_and_sd, shown
-from anatcl_jax.report import beyond, methods, saliency_figure, scores, style, training
+from anatcl_jax.report import beyond, methods, saliency_figure, scores, style
 from anatcl_jax.report.style import Picture
-from anatcl_jax.saliency import Saliency
 
 _TEMPLATES = pathlib.Path(__file__).parent
 _COMPARED = ('task', 'features', 'against', 'difference', 'low', 'high', 'p', 'p_holm', 'n')
@@ -43,12 +43,11 @@ class Section:
 
 
 def write(evaluation: Evaluation, out: pathlib.Path, *,
-          workdirs: dict[str, pathlib.Path] | None = None,
-          saliencies: Iterable[Saliency] = ()) -> pathlib.Path:
+          training: Iterable[Picture] = (), saliencies: Iterable[Saliency] = ()) -> pathlib.Path:
   """Writes report.html, with all pictures inside, and the pictures to figures/ beside it.
 
   Args:
-    workdirs: of the encoders that are runs, for their training curves.
+    training: curves of the encoders that are runs.
 
   Returns:
     The path of the page.
@@ -57,7 +56,7 @@ def write(evaluation: Evaluation, out: pathlib.Path, *,
     UserError: `out` can't be written.
   """
   saliencies = tuple(saliencies)
-  sections = _sections(evaluation, workdirs or {}, saliencies)
+  sections = _sections(evaluation, list(training), saliencies)
   text, references = methods.paragraph(evaluation, saliencies[0].method if saliencies else None)
   environment = jinja2.Environment(
       loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True,
@@ -83,7 +82,7 @@ def write(evaluation: Evaluation, out: pathlib.Path, *,
   return out / 'report.html'
 
 
-def _sections(evaluation: Evaluation, workdirs: dict[str, pathlib.Path],
+def _sections(evaluation: Evaluation, training: list[Picture],
               saliencies: tuple[Saliency, ...]) -> list[Section]:
   """Those that have something to show."""
   found = []
@@ -95,8 +94,6 @@ def _sections(evaluation: Evaluation, workdirs: dict[str, pathlib.Path],
     pictures += [saliency_figure.picture(one) for one in saliencies if one.task == name]
     found.append(Section(f'Task {name}', pictures, [_scores_table(own)],
                          ' '.join(dict.fromkeys(one.note for one in own if one.note))))
-  synthetic = evaluation.synthetic
-  curves = [training.picture(name, path, synthetic) for name, path in workdirs.items()]
   refused = pandas.DataFrame(
       [(one.task.name, one.note) for one in evaluation.outcomes if one.refused],
       columns=['task', 'why'])
@@ -112,7 +109,7 @@ def _sections(evaluation: Evaluation, workdirs: dict[str, pathlib.Path],
       Section('Fewer labels', beyond.learning_curves(evaluation)),
       Section('Reliability', beyond.reliability(evaluation),
               _table(evaluation.reliability, 'Two sessions of the same people')),
-      Section('Training', [curve for curve in curves if curve])]
+      Section('Training', training)]
   return [one for one in found if one.pictures or one.tables or one.text]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from anatcl_jax.evaluation.saliency import Saliency
 from anatcl_jax.report import style
 from anatcl_jax.report.style import Picture
-from anatcl_jax.saliency import Saliency
 
 _PLANES = ('sagittal', 'coronal', 'axial')      # across x, y, z
 _SHARES = (0.35, 0.5, 0.65)                     # where along the brain slices are taken

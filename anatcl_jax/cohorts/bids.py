@@ -1,0 +1,59 @@
+"""Reads a cohort of files: a glob of NIfTI volumes, a table of participants, FreeSurfer tables."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import pathlib
+
+from anatcl_jax.cohorts import cohort as cohorts
+from anatcl_jax.cohorts import morphometry as morphometry_tables
+from anatcl_jax.cohorts import tables
+from anatcl_jax.cohorts.cohort import Cohort
+from anatcl_jax.cohorts.find_scans import find_scans
+from anatcl_jax.cohorts.morphometry import Morphometry
+from anatcl_jax.cohorts.phenotypes import PRESETS, Preset
+from anatcl_jax.cohorts.read_phenotypes import at_scans, read_phenotypes
+from anatcl_jax.errors import UserError, listed
+
+
+def read_cohort(volumes: str, participants: pathlib.Path, morphometry: list[pathlib.Path],
+                atlas: str = 'desikan', *, phenotypes: str = 'bids',
+                id_pattern: str | None = None) -> Cohort:
+  """A cohort of the volumes that match a glob, with their labels looked up by identifier.
+
+  `phenotypes` names the preset by which the participants table is read, `id_pattern` is a regular
+  expression that finds participant and session in the path of a volume.
+
+  Scans without a participant, an age or complete morphometry are in `problems`. Rows of the tables
+  without a volume are counted on stderr and not used: tables often cover more than one study.
+
+  Raises:
+    UserError: nothing matches the glob, or a table can't be read or trusted as a whole.
+  """
+  preset = PRESETS[phenotypes]
+  table = read_phenotypes(participants, phenotypes)
+  scans = find_scans(volumes, set(table['participant_id']), preset, id_pattern)
+  if preset.nearest_visit:
+    table = at_scans(table, [scan.key for scan in scans])
+  if table.empty:
+    raise UserError(f'{participants}: has no row of any participant of {volumes}, such as '
+                    f'{scans[0].participant_id}')
+  measured = (_in_form_of(preset, morphometry_tables.read_tables(morphometry, atlas))
+              if morphometry else None)
+  sources = {'volumes': volumes, 'participants': str(participants),
+             'morphometry': ', '.join(str(path) for path in morphometry)}
+  return cohorts.join(scans, table, str(participants), measured, atlas, sources,
+                      cohorts.says_synthetic(participants.parent))
+
+
+def _in_form_of(preset: Preset, measured: Morphometry) -> Morphometry:
+  """The morphometry, its scans named as the preset names those of the cohort."""
+  names = {key: preset.scan_key(tables.joined_identifier(*key)) or key for key in measured.scans}
+  counts = collections.Counter(names.values())
+  if twice := [tables.joined_identifier(*key) for key, name in names.items() if counts[name] > 1]:
+    raise UserError(f'{measured.source}: {listed(twice)} are the same scan; keep one row of each')
+  return dataclasses.replace(
+      measured, scans=tuple(names.values()),
+      outliers={names[key]: why for key, why in measured.outliers.items()},
+      absent={names[key]: why for key, why in measured.absent.items()})

@@ -1,0 +1,167 @@
+"""A cohort as read from disk, whatever its layout: scans, their labels, and what does not match."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pandas
+
+from anatcl_jax.cohorts import atlas as atlases
+from anatcl_jax.cohorts import participants as participants_table
+from anatcl_jax.cohorts import tables
+from anatcl_jax.cohorts.morphometry import Morphometry
+from anatcl_jax.cohorts.volumes import VolumeSource
+from anatcl_jax.errors import UserError, listed
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+  """One volume on disk: sub-01, ses-2 ('' where its name holds no session) and where it lies."""
+
+  participant_id: str
+  session: str
+  volume: VolumeSource
+
+  @property
+  def key(self) -> tuple[str, str]:
+    return self.participant_id, self.session
+
+  @property
+  def label(self) -> str:
+    return tables.joined_identifier(*self.key)
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """Why a scan can't be used: `why` reads on from the name of its subject.
+
+  `missing` says that it lacks only age or morphometry: it could still take part in other terms.
+  """
+
+  subject: str
+  why: str
+  missing: bool = False
+
+  def __str__(self) -> str:
+    return f'{self.subject} {self.why}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Cohort:
+  """Scans with one row of labels each: row i of `table` and `morphometry` belongs to scan i."""
+
+  scans: tuple[Scan, ...]
+  table: pandas.DataFrame          # participant_id, session, age, ...
+  morphometry: np.ndarray          # float32 [scan, region, measure]
+  atlas: str
+  measures: tuple[str, ...]
+  sources: dict[str, str]          # what it was read from, for the record
+  synthetic: bool = False
+  problems: tuple[Problem, ...] = ()
+
+  def select(self, keep: Callable[[Scan], bool]) -> Cohort:
+    """The cohort with only the scans for which `keep` holds; a UserError where none is left."""
+    rows = [i for i, scan in enumerate(self.scans) if keep(scan)]
+    if not rows:
+      raise UserError('no scan is left')
+    return dataclasses.replace(
+        self, scans=tuple(self.scans[i] for i in rows),
+        table=self.table.iloc[rows].reset_index(drop=True), morphometry=self.morphometry[rows])
+
+
+def join(scans: tuple[Scan, ...], table: pandas.DataFrame, participants: str,
+         measured: Morphometry | None, atlas: str, sources: dict[str, str],
+         synthetic: bool = False) -> Cohort:
+  """A cohort of scans with their labels and morphometry looked up by identifier.
+
+  `table` is `participants.read_participants`'s; `participants` names it in messages. Scans without
+  a row, an age or complete morphometry are in `problems`. Rows without a scan are counted on stderr
+  and not used: tables often cover more than one study.
+  """
+  labels = {(row.participant_id, row.session): i for i, row in enumerate(table.itertuples())}
+  regions = atlases.regions(atlas)
+  measures = measured.measures if measured else ()
+  values = np.full((len(scans), len(regions), len(measures)), np.nan, np.float32)
+  measured_rows = {key: i for i, key in enumerate(measured.scans)} if measured else {}
+  problems, rows = [], []
+  for i, scan in enumerate(scans):
+    row = _lookup(labels, scan)
+    rows.append(row)
+    if row is None:
+      problems.append(Problem(scan.label, f'has no row in {participants}'
+                              + _own_sessions(scan, labels)))
+    elif why := participants_table.age_problem(table['age'][row]):
+      problems.append(Problem(scan.label, f'{why} in {participants}',
+                              missing=np.isnan(table['age'][row])))
+    if measured is None:
+      continue
+    row = _lookup(measured_rows, scan)
+    if row is None:
+      why = measured.absent.get(scan.key, f'has no row in {measured.source}'
+                                + _own_sessions(scan, measured_rows))
+      problems.append(Problem(scan.label, why, missing=True))
+      continue
+    values[i] = measured.values[row]
+    if why := measured.outliers.get(measured.scans[row]):
+      problems.append(Problem(scan.label, why))
+    elif why := measured.absent.get(measured.scans[row]):
+      problems.append(Problem(scan.label, why, missing=True))
+    elif np.isnan(values[i]).any():
+      region, measure = np.argwhere(np.isnan(values[i]))[0]
+      problems.append(Problem(scan.label, f'has no {measures[measure]} of {regions[region]} in '
+                                          f'{measured.source}', missing=True))
+  used = set(rows)
+  unused = [key[0] for key, row in labels.items() if row not in used]
+  if unused:
+    print(f'note: {len(unused)} rows of {participants} have no volume and are not used: '
+          f'{listed(unused)}', file=sys.stderr)
+  # Scans that no row describes get the first row's columns; they are in `problems` and never kept.
+  joined = table.iloc[[0 if row is None else row for row in rows]].reset_index(drop=True)
+  joined['participant_id'] = [scan.participant_id for scan in scans]
+  joined['session'] = [scan.session for scan in scans]
+  return Cohort(scans, joined, values, atlas, measures, sources, synthetic, tuple(problems))
+
+
+def says_synthetic(directory: pathlib.Path) -> bool:
+  """Whether the cohort says of itself that it is synthetic, as the digital cohort does."""
+  try:
+    described = json.loads((directory / 'dataset_description.json').read_text())
+  except (OSError, ValueError):
+    return False
+  return isinstance(described, dict) and bool(described.get('Synthetic'))
+
+
+def _lookup(rows: dict[tuple[str, str], int], scan: Scan) -> int | None:
+  """The row of a scan; where scan or table names no session, the participant's only row."""
+  if scan.key in rows:
+    return rows[scan.key]
+  own = [] if scan.session else [row for key, row in rows.items() if key[0] == scan.participant_id]
+  return own[0] if len(own) == 1 else rows.get((scan.participant_id, ''))
+
+
+def _own_sessions(scan: Scan, rows: dict[tuple[str, str], int]) -> str:
+  """What a table has of the participant instead of the scan, to end a sentence."""
+  own = [session for participant, session in rows if participant == scan.participant_id]
+  return f', only its sessions {listed(own)}; its volume must say which' if own else ''
+
+
+def settle(problems: list[Problem], scans: int, leave_out_bad: bool) -> set[str]:
+  """Reports problems by name; the labels of the scans to leave out.
+
+  Raises:
+    UserError: there are problems and `leave_out_bad` is not set.
+  """
+  bad = dict.fromkeys(problem.subject for problem in problems)
+  if len(problems) > 1 or (problems and leave_out_bad):
+    for problem in problems:
+      print(f'{"left out" if leave_out_bad else "problem"}: {problem}', file=sys.stderr)
+  if problems and not leave_out_bad:
+    first = str(problems[0]) if len(problems) == 1 else listed([str(p) for p in problems], 3)
+    raise UserError(f'{len(bad)} of {scans} scans can\'t be used: {first}. '
+                    'Mend them, or pass --leave-out-bad')
+  return set(bad)

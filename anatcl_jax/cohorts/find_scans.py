@@ -1,0 +1,127 @@
+"""Finds the volumes of a cohort, and tells from each path whose scan it is."""
+
+from __future__ import annotations
+
+import glob
+import pathlib
+import re
+import sys
+
+from anatcl_jax.cohorts import tables
+from anatcl_jax.cohorts.cohort import Scan
+from anatcl_jax.cohorts.phenotypes import Preset, ScanKey
+from anatcl_jax.cohorts.volumes import NiftiFile
+from anatcl_jax.errors import UserError, listed
+
+_PARTICIPANT = re.compile(r'sub-[A-Za-z0-9]+')
+_SESSION = re.compile(r'(?:^|[_/])(ses-[A-Za-z0-9]+)')
+# CAT12's modulated gray matter: mwp1<name>, mwp1r<name> and mwmwp1r<name> of its longitudinal
+# stream, whose averages over sessions are mwp1avg_<name>.
+_CAT12 = re.compile(r'm0?w(?:mw)?p1(.+)')
+_CAT12_AVERAGE = re.compile(r'm0?w(?:mw)?p1avg(?=_|sub-)')
+
+
+def find_scans(pattern: str, participants: set[str], preset: Preset,
+               id_pattern: str | None = None) -> tuple[Scan, ...]:
+  """The scans whose volumes match a glob, in the order of their paths.
+
+  Participant and session are those of `id_pattern` where it is given, else of the cohort's preset,
+  else of BIDS (sub-01, ses-2 in the name or its folders), else of CAT12 (the name after mwp1).
+  `participants` are those of the table: they tell mwp1r<name> from a name that begins with r.
+
+  Raises:
+    UserError: no file matches, one has no participant or is no NIfTI file, a scan has two volumes,
+      or `id_pattern` is no regular expression with a group `participant`.
+  """
+  own_rule = compiled(id_pattern) if id_pattern is not None else None
+  paths = sorted(pathlib.Path(name) for name in glob.glob(pattern, recursive=True))
+  averages = [path.name for path in paths if _CAT12_AVERAGE.match(path.name)]
+  if averages:
+    print(f'note: {len(averages)} averages over sessions are no scans and are passed over: '
+          f'{listed(averages, 3)}', file=sys.stderr)
+  paths = [path for path in paths if not _CAT12_AVERAGE.match(path.name)]
+  if not paths:
+    raise UserError(f'no file matches --volumes {pattern!r}; quote the pattern so that the shell '
+                    'leaves it alone, and check it with ls')
+  scans: dict[ScanKey, Scan] = {}
+  unnamed = []
+  for path in paths:
+    key = scan_key(path, participants, preset, own_rule)
+    if not key or not path.name.endswith(('.nii', '.nii.gz')):
+      unnamed.append(str(path))
+      continue
+    scan = Scan(*key, NiftiFile(path))
+    if key in scans:
+      first = scans[key].volume.path
+      raise UserError(f'{scan.label} has two volumes, {first} and {path}; narrow the pattern to '
+                      f'one a participant (and session), {_difference(first, path)}')
+    scans[key] = scan
+  if unnamed and own_rule:
+    raise UserError(f'{listed(unnamed, 3)}: not a .nii or .nii.gz that --id-pattern {id_pattern!r} '
+                    'matches; mend it, or narrow --volumes')
+  if unnamed:
+    raise UserError(f'{listed(unnamed, 3)}: not a .nii or .nii.gz with a participant (sub-...) in '
+                    'its name; narrow the pattern, or name the participant with --id-pattern')
+  return tuple(scans.values())
+
+
+def scan_key(path: pathlib.Path, participants: set[str], preset: Preset,
+             rule: re.Pattern | None = None) -> ScanKey | None:
+  """Participant and session by the path of a volume, as in find_scans; None for no participant."""
+  if rule:
+    return _key_by_rule(path, rule, preset)
+  return (preset.scan_key(_CAT12.sub(r'\1', path.name)) or preset.scan_key(path.as_posix())
+          or _key_by_name(path, participants))
+
+
+def compiled(id_pattern: str) -> re.Pattern:
+  """An --id-pattern as a rule for scan_key.
+
+  Raises:
+    UserError: it is no regular expression, or has no group `participant`.
+  """
+  try:
+    rule = re.compile(id_pattern)
+  except re.error as error:
+    raise UserError(f'--id-pattern {id_pattern!r} is no regular expression: {error}') from None
+  if 'participant' not in rule.groupindex:
+    raise UserError(f'--id-pattern {id_pattern!r} has no group participant; write it as '
+                    "'(?P<participant>[0-9]+)_(?P<session>[0-9]+)', the session if there are any")
+  return rule
+
+
+def _key_by_rule(path: pathlib.Path, rule: re.Pattern, preset: Preset) -> ScanKey | None:
+  match = rule.search(path.as_posix())
+  groups = match.groupdict() if match else {}
+  if not groups.get('participant'):
+    return None
+  participant = 'sub-' + groups['participant'].removeprefix('sub-')
+  session = groups.get('session') and 'ses-' + groups['session'].removeprefix('ses-') or ''
+  return preset.scan_key(tables.joined_identifier(participant, session)) or (participant, session)
+
+
+def _key_by_name(path: pathlib.Path, participants: set[str]) -> ScanKey | None:
+  """By BIDS: in the name, or in the deepest folder that is one; else by CAT12's prefix."""
+  folders = path.parent.as_posix()
+  name = path.name.removesuffix('.gz').removesuffix('.nii')
+  session = _SESSION.search(name) or _SESSION.search(folders)
+  named = _PARTICIPANT.search(name)
+  above = [part for part in path.parent.parts if part.startswith('sub-')]
+  if named or above:
+    match = named or _PARTICIPANT.match(above[-1])
+    return (match[0], session[1] if session else '') if match else None
+  cat12 = _CAT12.fullmatch(name)
+  if not cat12:
+    return None
+  participant, own_session = tables.split_identifier(cat12[1].removesuffix('_T1w'))
+  realigned = 'sub-' + participant.removeprefix('sub-r')
+  if participant not in participants and realigned in participants:
+    participant = realigned
+  return participant, own_session or (session[1] if session else '')
+
+
+def _difference(first: pathlib.Path, second: pathlib.Path) -> str:
+  """How a pattern could choose the first of two volumes."""
+  parts, others = (path.name.split('.')[0].split('_') for path in (first, second))
+  own = [part for part in parts if part not in others]
+  return (f'for instance with *{own[0]}*, ' if own else '') + 'or tell them apart with --id-pattern'

@@ -1,0 +1,1 @@
+"""The digital cohort: synthetic subjects whose anatomy is known, drawn as scans."""

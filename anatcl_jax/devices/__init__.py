@@ -1,0 +1,1 @@
+"""Mesh and mapping, several processes, signals, compiled programs on disk."""

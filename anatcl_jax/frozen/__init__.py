@@ -1,0 +1,1 @@
+"""A frozen encoder over images and shards: rows, table, checks."""

@@ -1,0 +1,131 @@
+"""Features of a frozen encoder, over all devices."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from anatcl_jax import models
+from anatcl_jax.cohorts.volumes import Grid
+from anatcl_jax.config import PRECISIONS
+from anatcl_jax.data.arrange import Arrangement
+from anatcl_jax.data.shards import ShardSet
+from anatcl_jax.devices import parallel
+from anatcl_jax.errors import check_name
+from anatcl_jax.progress import progress_bar
+from anatcl_jax.weights.load import Weights, encoder_options
+
+FROM_CARD = 'card'
+
+Item = TypeVar('Item')
+Result = TypeVar('Result')
+
+
+def frozen(weights: Weights, *, precision: str = 'float32', mesh: jax.sharding.Mesh | None = None
+           ) -> Callable[[np.ndarray], np.ndarray]:
+  """The encoder of some weights as a function of volumes [N, X, Y, Z] to float32 features [N, F].
+
+  It is compiled once a shape. A row is the same, up to float32 rounding, whatever the other rows
+  and the number of devices. With several processes each gives its own rows, all as many, and gets
+  the rows of all, in the order of the processes.
+
+  Args:
+    precision: what the encoder computes in; float32 is full float32 on GPU and TPU too, where
+      JAX's default is less.
+    mesh: devices along parallel.AXIS (default: all).
+
+  Raises UserError for an unknown precision or encoder, or a grid that is too small for it.
+  """
+  check_name(precision, PRECISIONS, 'precision')
+  mesh = mesh or parallel.make_mesh(jax.device_count())
+  encoder = models.get_encoder(weights.encoder, **encoder_options(weights.card),
+                               dtype=jnp.dtype(precision))
+  exactness = 'highest' if precision == 'float32' else 'default'
+
+  def rows_of_a_device(variables: dict[str, Any], volumes: jax.Array) -> jax.Array:
+    with jax.default_matmul_precision(exactness):
+      rows = encoder.apply(variables, volumes[..., None], False)
+    return jax.lax.all_gather(rows, parallel.AXIS, tiled=True)
+
+  compiled = parallel.map_over_devices(rows_of_a_device, mesh)
+  variables = parallel.replicate(weights.variables, mesh)
+  devices = len(mesh.local_devices)
+
+  def features(volumes: np.ndarray) -> np.ndarray:
+    volumes = np.asarray(volumes, np.float32)
+    padding = np.broadcast_to(volumes[-1:], (-len(volumes) % devices, *volumes.shape[1:]))
+    padded = np.concatenate([volumes, padding]) if len(padding) else volumes
+    rows = np.asarray(compiled(variables, parallel.shard_rows(padded, mesh)))
+    rows = rows.reshape(-1, len(padded), rows.shape[-1])         # [process, row, F]
+    return rows[:, :len(volumes)].reshape(-1, rows.shape[-1])
+
+  return features
+
+
+def features_of_shards(weights: Weights, data: ShardSet, *, batch_size: int = 32,
+                       crop: tuple[int, ...] | None | str = FROM_CARD, precision: str = 'float32',
+                       threads: int = 4, show: bool = True) -> np.ndarray:
+  """Features of every record, float32 [len(data), F], the same on every process.
+
+  Args:
+    batch_size: volumes at a time on all devices together, rounded up to a multiple of them.
+    crop: most voxels along each axis, None for no crop; by default what the card says.
+    threads: that read ahead.
+    show: a progress bar.
+
+  Raises:
+    RunFailure: a record is damaged.
+  """
+  arrangement = Arrangement.of(weights.card, **({} if crop == FROM_CARD else {'crop': crop}))
+  warn_of_grid(weights, data)
+  encode = frozen(weights, precision=precision)
+
+  def read(record: int) -> np.ndarray:
+    volume, scale = data.read_volume(record)
+    return arrangement(volume).astype(np.float32) * np.float32(scale)
+
+  devices = jax.device_count()
+  size = -(-min(batch_size, len(data)) // devices) * devices
+  # The last batch is filled up with its last record, so that one program serves all batches.
+  batches = np.minimum(np.arange(-(-len(data) // size) * size), len(data) - 1).reshape(-1, size)
+  own = np.split(batches, jax.process_count(), axis=1)[jax.process_index()]
+  volumes = read_ahead(read, own.ravel().tolist(), threads, 2 * own.shape[1])
+  features = []
+  with progress_bar(len(data), 'features', 'volumes', show=show) as bar:
+    for batch in batches:
+      features.append(encode(np.stack(list(itertools.islice(volumes, own.shape[1])))))
+      bar.update(len(np.unique(batch)))
+  return np.concatenate(features)[:len(data)]
+
+
+def warn_of_grid(weights: Weights, data: ShardSet) -> None:
+  """Says on stderr that shards are on another grid than the one that the card names."""
+  grid = weights.card.get('grid')
+  if grid and not (own := Grid.of(grid['shape'], grid['affine'])).matches(data.grid):
+    print(f'WARNING: the encoder was trained on {own}, and {data.directory} is on {data.grid}: its '
+          'features may mean nothing', file=sys.stderr)
+
+
+def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], threads: int,
+               ahead: int) -> Iterator[Result]:
+  """read(item) of each item in order, in threads, at most `ahead` results before they are taken."""
+  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+    waiting = collections.deque()
+    try:
+      for item in items:
+        waiting.append(pool.submit(read, item))
+        if len(waiting) > ahead:
+          yield waiting.popleft().result()
+      while waiting:
+        yield waiting.popleft().result()
+    finally:
+      for future in waiting:
+        future.cancel()

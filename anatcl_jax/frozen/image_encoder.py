@@ -1,0 +1,157 @@
+"""An encoder that takes images: each is put on the grid and into the axes that its card says."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from nibabel.spatialimages import SpatialImage
+
+from anatcl_jax.cohorts.volumes import (
+  NAMED_GRIDS,
+  Grid,
+  ImageInMemory,
+  NiftiFile,
+  VolumeSource,
+  read_grid,
+  read_volume,
+  resized,
+)
+from anatcl_jax.data.arrange import Arrangement
+from anatcl_jax.errors import UserError, check_name
+from anatcl_jax.frozen import extract
+from anatcl_jax.weights import stored
+from anatcl_jax.weights.load import Weights, fresh, load_weights
+
+CARD, NATIVE = 'card', 'native'
+GRIDS = (CARD, NATIVE, *NAMED_GRIDS)
+UNTRAINED = 'untrained:'
+
+Label = TypeVar('Label')
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+  """A frozen encoder of images: `encoder(image)` is its features, float32 [F].
+
+  An image is one of nibabel, or the path of a NIfTI file; a list of them gives [N, F].
+  """
+
+  weights: Weights
+  arrangement: Arrangement
+  grid: Grid | None                 # None: the one that each volume is on
+  spacing: float | None = None      # mm, where another than the grid's is wanted
+  precision: str = 'float32'
+
+  def __call__(self, images: SpatialImage | str | pathlib.Path | list | tuple) -> np.ndarray:
+    several = isinstance(images, (list, tuple))
+    if several and not images:
+      raise UserError('an empty list of images has no features')
+    volumes = ((None, self.read(_source(image))) for image in (images if several else [images]))
+    rows = np.concatenate([self.encode(batch)
+                           for _, batch in batches(volumes, jax.device_count())])
+    return rows if several else rows[0]
+
+  @functools.cached_property
+  def encode(self) -> Callable[[np.ndarray], np.ndarray]:
+    """Features [N, F] of arranged volumes [N, X, Y, Z]; compiled once a shape."""
+    return extract.frozen(self.weights, precision=self.precision)
+
+  def read(self, source: VolumeSource) -> np.ndarray:
+    """A volume as the encoder sees it, float32 [X, Y, Z].
+
+    Raises:
+      UserError: it can't be read, has no orientation, is not finite or is empty.
+    """
+    grid = self.grid or read_grid(source)
+    return self.arrangement(read_volume(source, resized(grid, self.spacing) if self.spacing
+                                        else grid)).astype(np.float32)
+
+  def settings(self) -> dict[str, Any]:
+    """What features depend on besides the image, as JSON."""
+    grid = self.grid and {'shape': list(self.grid.shape),
+                          'affine': [list(row) for row in self.grid.affine]}
+    return {'weights_sha256': digest(self.weights), 'encoder': self.weights.encoder,
+            'axes': self.arrangement.axes, 'crop': _listed(self.arrangement.crop),
+            'pad': _listed(self.arrangement.pad), 'grid': grid or NATIVE, 'spacing': self.spacing,
+            'precision': self.precision}
+
+
+def load(weights: str | pathlib.Path, *, grid: str = CARD, spacing: float | None = None,
+         precision: str = 'float32', **arrangement: Any) -> Encoder:
+  """The frozen encoder of some weights, to be called on images.
+
+  Args:
+    weights: a workdir, a folder that convert wrote, a .safetensors, a released .pth, or
+      `untrained:ENCODER` or `untrained:ENCODER:SEED`, as in untrained:resnet18.
+    grid: `card` (that of the weights; of each volume where they know none), `native` (of each
+      volume) or a name such as mni1.5.
+    spacing: voxel size in mm, about the grid's centre.
+    precision: what the encoder computes in, float32 or bfloat16.
+    arrangement: axes, crop and pad where they are others than the card's; see Arrangement.
+
+  Raises:
+    UserError: no such weights, grid, precision or axes.
+  """
+  check_name(grid, GRIDS, 'grid')
+  check_name(precision, extract.PRECISIONS, 'precision')
+  found = weights_of(weights)
+  own = found.card.get('grid') if grid == CARD else None
+  target = Grid.of(own['shape'], own['affine']) if own else NAMED_GRIDS.get(grid)
+  return Encoder(found, Arrangement.of(found.card, **arrangement), target, spacing, precision)
+
+
+def weights_of(text: str | pathlib.Path) -> Weights:
+  """Weights by path, or drawn: `untrained:ENCODER[:SEED]`.
+
+  Raises:
+    UserError: there are none of the kind.
+  """
+  if not str(text).startswith(UNTRAINED):
+    return load_weights(text)
+  encoder, _, seed = str(text).removeprefix(UNTRAINED).partition(':')
+  if seed and not seed.isdigit():
+    raise UserError(f'{text}: the seed {seed!r} is no whole number, as in {UNTRAINED}resnet18:1')
+  return fresh(encoder, int(seed or 0))
+
+
+def batches(volumes: Iterable[tuple[Label, np.ndarray]], size: int
+            ) -> Iterator[tuple[list[Label], np.ndarray]]:
+  """Labels and volumes [n, X, Y, Z] of up to `size` that follow each other in one shape."""
+  labels, batch = [], []
+  for label, volume in volumes:
+    if batch and (len(batch) == size or volume.shape != batch[0].shape):
+      yield labels, np.stack(batch)
+      labels, batch = [], []
+    labels.append(label)
+    batch.append(volume)
+  if batch:
+    yield labels, np.stack(batch)
+
+
+def digest(weights: Weights) -> str:
+  """sha256 of an encoder's arrays, their names and shapes."""
+  found = hashlib.sha256()
+  for name, array in sorted(stored.by_name(weights.variables).items()):
+    found.update(f'{name} {array.shape}\n'.encode())
+    found.update(np.ascontiguousarray(array, '<f4').tobytes())
+  return found.hexdigest()
+
+
+def _source(image: SpatialImage | str | pathlib.Path) -> VolumeSource:
+  if isinstance(image, (str, pathlib.Path)):
+    return NiftiFile(pathlib.Path(image))
+  if not isinstance(image, SpatialImage):
+    raise UserError(f'{type(image).__name__} is no image of nibabel and no path; an array has no '
+                    'orientation: nibabel.Nifti1Image(array, affine) gives it one')
+  return ImageInMemory(image, pathlib.Path(image.get_filename() or 'an image in memory'))
+
+
+def _listed(sizes: tuple[int, ...] | None) -> list[int] | None:
+  return list(sizes) if sizes else None

@@ -1,0 +1,1 @@
+"""What kernels and objectives know: tables and pages made by a command."""

@@ -1,0 +1,154 @@
+"""What the anatomical kernels say about real brains: do they know a person again after some time?
+
+  python -m anatcl_jax.studies.kernels --baseline TABLE ... --followup TABLE ... --out docs/kernels.md
+  python -m anatcl_jax.studies.kernels --baseline TABLE ... --out FILE.md
+
+Tables are FreeSurfer's (aparcstats2table) of the same participants in two sessions; without
+--followup the rows of a participant are the sessions (01_ses-1, 01_ses-2), the first two by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from anatcl_jax import errors, kernels
+from anatcl_jax.cohorts import atlas as atlases
+from anatcl_jax.cohorts.morphometry import Morphometry, measure_names, read_tables
+from anatcl_jax.errors import UserError
+from anatcl_jax.progress import progress_bar
+
+_HEADER = """# Anatomical kernels on two sessions
+
+{subjects} participants with {measures} of {regions} regions ({atlas}) in both sessions{left_out}.
+Statistics are fitted on the first session. Identification: how often a participant's second session
+is, of all participants', the most similar to the own first one. Effective positives: exp(entropy)
+of a row of weights among the first sessions, at most {most}. Own/other d: mean similarity with the
+own second session less that with the others', over the standard deviation of the latter.
+
+Made by `python -m anatcl_jax.studies.kernels` from
+{source}.
+
+| descriptor | normalisation | identification | effective positives | own/other d |
+|---|---|---|---|---|
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """How well one kernel on one normalisation tells participants apart."""
+
+  descriptor: str
+  normalization: str
+  identification: float
+  effective_positives: float
+  own_other: float
+
+
+def study(first: np.ndarray, second: np.ndarray, show: bool = False) -> list[Row]:
+  """Every descriptor and normalisation on first[N, R, M] and second[N, R, M] of N participants.
+
+  Normalisations by minimum and maximum appear twice, with values of the second session outside the
+  first one's range clipped to [0, 1], as in training, and `not clipped`.
+  """
+  choices = [(descriptor, how, clip) for descriptor in kernels.DESCRIPTORS
+             for how in kernels.NORMALIZATIONS
+             for clip in ((True, False) if how in ('minmax_measure', 'minmax_region') else (True,))]
+  with progress_bar(len(choices), 'kernels', 'kernel', show=show) as progress:
+    rows = []
+    for choice in choices:
+      rows.append(measure(first, second, *choice))
+      progress.update()
+  return rows
+
+
+def measure(first: np.ndarray, second: np.ndarray, descriptor: str, how: str,
+            clip: bool = True) -> Row:
+  """One row of `study`; the statistics are fitted on `first`.
+
+  Raises:
+    UserError: no such descriptor or normalisation, or fewer than two participants.
+  """
+  stats = kernels.fit_morphometry(first, how, descriptor)
+  a, b = (kernels.normalize_morphometry(x, how, stats, clip) for x in (first, second))
+  similarity = np.asarray(kernels.SIMILARITIES[descriptor](a, b), np.float64)
+  others = ~np.eye(len(a), dtype=bool)
+  positives = kernels.effective_positives(kernels.anatomical_kernel(descriptor, a, a), others)
+  spread = similarity[others].std()
+  difference = np.diag(similarity).mean() - similarity[others].mean()
+  return Row(descriptor, how if clip else f'{how}, not clipped',
+             float(np.mean(similarity.argmax(1) == np.arange(len(a)))), float(positives.mean()),
+             float(difference / spread) if spread > 0 else 0.0)
+
+
+def pair_sessions(first: Morphometry, second: Morphometry | None,
+                  measures: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], int]:
+  """Values [N, R, M] of the participants complete in both sessions, the measures, how many are not.
+
+  Without `second`, the sessions are the rows of `first`.
+
+  Raises:
+    UserError: a measure that a session lacks, or fewer than two such participants.
+  """
+  shared = tuple(m for m in first.measures if second is None or m in second.measures)
+  chosen = measure_names(measures, shared)
+  for name in chosen:
+    errors.check_name(name, shared, 'measure of both sessions')
+  sessions = [{}, {}]
+  for scan, values in _scans(first, chosen):
+    seen = second is None and scan[0] in sessions[0]
+    sessions[int(seen)].setdefault(scan[0], values)
+  for scan, values in _scans(second, chosen) if second else ():
+    sessions[1].setdefault(scan[0], values)
+  complete = [name for name in sessions[0] if name in sessions[1]
+              and np.isfinite([sessions[0][name], sessions[1][name]]).all()]
+  if len(complete) < 2:
+    raise UserError(f'{len(complete)} participants of {first.source} have complete morphometry in '
+                    'two sessions; the study needs two, and means something from about twenty on')
+  everyone = len({*sessions[0], *sessions[1]})
+  first_values, second_values = (np.stack([s[name] for name in complete]) for s in sessions)
+  return first_values, second_values, chosen, everyone - len(complete)
+
+
+def _scans(table: Morphometry, chosen: tuple[str, ...]
+           ) -> list[tuple[tuple[str, str], np.ndarray]]:
+  """Scans by participant and session with their values of the chosen measures [R, M]."""
+  columns = [table.measures.index(name) for name in chosen]
+  return sorted(zip(table.scans, table.values[..., columns]), key=lambda scan: scan[0])
+
+
+def main() -> None:
+  """The command line."""
+  parser = errors.Parser(prog='python -m anatcl_jax.studies.kernels', description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--baseline', nargs='+', type=pathlib.Path, required=True, metavar='TABLE')
+  parser.add_argument('--followup', nargs='+', type=pathlib.Path, metavar='TABLE')
+  parser.add_argument('--atlas', default='desikan')
+  parser.add_argument('--measures', default='thickness+volume+area', help='joined by +, or all')
+  parser.add_argument('--out', type=pathlib.Path, required=True, metavar='FILE.md')
+  with errors.reported():
+    arguments = parser.parse_args()
+    errors.check_name(arguments.atlas, atlases.ATLASES, 'atlas')
+    first = read_tables(arguments.baseline, arguments.atlas)
+    second = read_tables(arguments.followup, arguments.atlas) if arguments.followup else None
+    a, b, measures, incomplete = pair_sessions(first, second, arguments.measures)
+    text = _HEADER.format(
+        subjects=len(a), measures=' + '.join(measures), regions=a.shape[1], atlas=arguments.atlas,
+        left_out=f' ({incomplete} more are incomplete)' if incomplete else '', most=len(a) - 1,
+        source=first.source + (f' and {second.source}' if second else ''))
+    for row in study(a, b, show=True):
+      text += (f'| {row.descriptor} | {row.normalization} | {row.identification:.2f} | '
+               f'{row.effective_positives:.1f} | {row.own_other:.2f} |\n')
+    try:
+      arguments.out.parent.mkdir(parents=True, exist_ok=True)
+      arguments.out.write_text(text, encoding='utf-8')
+    except OSError as error:
+      raise UserError(f'{arguments.out}: cannot be written ({error.strerror})') from None
+    print(text)
+
+
+if __name__ == '__main__':
+  main()

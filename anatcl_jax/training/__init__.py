@@ -1,0 +1,1 @@
+"""Pretraining: the loop, its step, its checkpoints, and what watches them."""

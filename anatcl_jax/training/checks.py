@@ -1,0 +1,68 @@
+"""What no run can have: names and values of a config that make no sense, alone or together."""
+
+from __future__ import annotations
+
+import math
+
+import ml_collections
+from ml_collections.config_flags import config_path
+
+from anatcl_jax import kernels, losses, models
+from anatcl_jax.cohorts import atlas
+from anatcl_jax.config import PRECISIONS, crop_sizes
+from anatcl_jax.data import augment, cache, damage
+from anatcl_jax.devices import parallel
+from anatcl_jax.errors import UserError, check_name
+from anatcl_jax.training import profiling
+
+
+def check_values(config: ml_collections.ConfigDict) -> None:
+  """Stops names and values that no run can have.
+
+  Raises:
+    UserError: the first such value, with what it must be.
+  """
+  for name, valid, kind in (
+      (config.encoder, models.encoder_names(), 'encoder'),
+      (config.head, models.HEADS, 'projection head'),
+      (config.precision, PRECISIONS, 'precision'),
+      (config.remat, models.REMATS, 'remat'),
+      (config.mapper, parallel.MAPPERS, 'mapper'),
+      (config.keep_best_mode, ('min', 'max'), 'keep_best_mode'),
+      (config.atlas, atlas.ATLASES, 'atlas'),
+      (config.cache, cache.CACHES, 'cache'),
+      (config.data.on_error, damage.ON_ERROR, 'data.on_error'),
+      (config.loss.method, losses.METHODS, 'loss method'),
+      (config.loss.delta_reduction, losses.DELTA_REDUCTIONS, 'delta_reduction')):
+    check_name(name, valid, kind)
+  crop_sizes(config.crop)
+  profiling.parse_steps(config.profile_steps)
+  augment.names_of(config.augment)
+  for key, least in (('encoder_width', 0), ('epochs', 1), ('batch_size', 2), ('views', 1),
+                     ('seed', 0),
+                     ('decay_epochs', 1), ('feature_dim', 1), ('keep_checkpoints', 1),
+                     ('keep_every_epochs', 0), ('micro_batch_size', 0),
+                     ('log_every_steps', 1), ('checkpoint_every_epochs', 1),
+                     ('heldout_every_epochs', 1), ('probe_every_epochs', 0),
+                     ('heartbeat_seconds', 0),
+                     ('reader_threads', 1)):
+    if config[key] < least:
+      raise UserError(f'config.{key} is {config[key]}, must be at least {least}')
+  for key in ('learning_rate', 'decay', 'loss.temperature', 'loss.base_temperature',
+              'loss.memory_budget_mb',
+              *(f'loss.terms.{name}.sigma' for name, term in config.loss.terms.items()
+                if 'sigma' in term)):
+    value = config_path.get_value(key, config)
+    if not 0 < value < math.inf:
+      raise UserError(f'config.{key} is {value}, must be a number above 0')
+  for term in config.loss.terms.values():
+    if term.attribute == 'morphometry':
+      check_name(term.kernel, kernels.DESCRIPTORS, 'kernel of morphometry')
+      check_name(term.normalization, kernels.NORMALIZATIONS, 'normalisation of morphometry')
+    else:
+      check_name(term.kernel, kernels.ATTRIBUTE_KERNELS, f'kernel of {term.attribute}')
+  weights = {name: term.weight for name, term in config.loss.terms.items()}
+  if not 0 <= config.weight_decay < math.inf:
+    raise UserError(f'config.weight_decay is {config.weight_decay}, must be 0 or above')
+  if not all(0 <= weight < math.inf for weight in weights.values()) or not any(weights.values()):
+    raise UserError(f'weights of the loss terms are {weights}: none may be below 0, nor all 0')

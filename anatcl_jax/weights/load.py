@@ -1,0 +1,206 @@
+"""Weights of an encoder with a card that says what they are, by the path of whatever holds them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import re
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors.numpy
+
+from anatcl_jax import __version__, models
+from anatcl_jax.cohorts.volumes import NAMED_GRIDS, first_line
+from anatcl_jax.config import crop_sizes
+from anatcl_jax.errors import UserError, check_name, listed
+from anatcl_jax.models.variables import ANY_VOLUME, encoder_shapes, nested
+from anatcl_jax.weights import ranges, released, stored
+from anatcl_jax.weights.released_names import from_released
+
+CARD, TENSORS = 'card.json', 'model.safetensors'   # the files of a folder of converted weights
+AXES = 'RAS'   # where the axes of a volume point to, as shards and training have them
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+  """An encoder's parameters as float32 NumPy, and its card, which is plain JSON.
+
+  The card always has: encoder, head (mlp, linear or None), descriptor, fold, grid ({shape, affine},
+  or None where it is not known), crop (three sizes or None), axes, source, made_by, synthetic and
+  notes (a list of sentences). Where they are not the encoder's own, width and small_input are
+  there, and where volumes are padded, pad (three sizes). A run's also has seed, precision, epochs,
+  step, data_dir; that of a file its sha256, of a released one also options, left_out and
+  batches_tracked (BatchNorm's counters). `features_range` {low [F], high [F]} of scans that were
+  trained on is there for a run that is finished.
+  """
+
+  encoder: str                  # name in the registry
+  variables: dict[str, Any]     # {'params': ..., 'batch_stats': ...}
+  head: dict[str, Any] | None   # {'params': ...} of the projection head
+  card: dict[str, Any]
+
+
+def load_weights(path: str | pathlib.Path) -> Weights:
+  """Weights by the path of what holds them; no code in a file is run.
+
+  Args:
+    path: a workdir of `python -m anatcl_jax.main` (its newest checkpoint is read), a folder that
+      `python -m anatcl_jax.convert` wrote, a .safetensors beside its card.json, or a released .pth.
+
+  Raises:
+    UserError: nothing of the kind is there, it is damaged, or its parts do not fit the encoder.
+  """
+  path = pathlib.Path(path)
+  if not path.exists():
+    raise UserError(f'{path}: no such weights')
+  if path.is_dir():
+    if (path / 'config.json').is_file():
+      weights = _of_workdir(path)
+    elif (path / CARD).is_file():
+      weights = _of_safetensors(path / TENSORS)
+    else:
+      raise UserError(f'{path} is no workdir of `python -m anatcl_jax.main` (config.json), nor a '
+                      f'folder of converted weights ({CARD})')
+  else:
+    weights = _of_safetensors(path) if path.suffix == '.safetensors' else _of_released(path)
+  check(weights, path)
+  return weights
+
+
+def fresh(encoder: str, seed: int) -> Weights:
+  """An encoder by its name, as a run with this seed has it before its first step."""
+  check_name(encoder, models.encoder_names(), 'encoder')
+  card = {'encoder': encoder, 'head': None, 'descriptor': None, 'fold': None, 'grid': None,
+          'crop': None, 'axes': AXES, 'source': f'untrained:{encoder}:{seed}',
+          'made_by': f'anatcl_jax {__version__}', 'synthetic': False, 'notes': []}
+  return untrained(Weights(encoder, {}, None, card), seed)
+
+
+def untrained(weights: Weights, seed: int) -> Weights:
+  """The same encoder as a run with this seed has it before its first step; the card says so."""
+  encoder_key, _ = jax.random.split(jax.random.key(seed))
+  encoder = models.get_encoder(weights.encoder, **encoder_options(weights.card))
+  # Lazily: the convolutions of ANY_VOLUME are not compiled, only the parameters. Not without jit:
+  # a run compiles its initialisation, and rounding differs.
+  volume = jax.ShapeDtypeStruct(ANY_VOLUME.shape, ANY_VOLUME.dtype)
+  variables = jax.jit(lambda key: encoder.lazy_init(key, volume, False))(encoder_key)
+  notes = [*weights.card['notes'], f'Untrained: parameters drawn with seed {seed}.']
+  card = weights.card | {'untrained': True, 'seed': seed, 'step': 0, 'head': None, 'notes': notes}
+  card.pop('features_range', None)
+  return Weights(weights.encoder, jax.tree.map(np.asarray, variables), None, card)
+
+
+def check(weights: Weights, path: pathlib.Path) -> None:
+  """Raises UserError where variables are not the encoder's, by name and shape, or not finite."""
+  found = stored.by_name(weights.variables)
+  wanted = stored.by_name(encoder_shapes(weights.encoder, **encoder_options(weights.card)))
+  problems = [f'{name} is missing' for name in wanted if name not in found]
+  problems += [f'{name} is not of {weights.encoder}' for name in found if name not in wanted]
+  problems += [f'{name} has shape {found[name].shape}, not {wanted[name].shape}' for name in wanted
+               if name in found and found[name].shape != wanted[name].shape]
+  found |= stored.by_name(weights.head or {})
+  problems += [f'{name} is not finite' for name, values in found.items()
+               if not np.isfinite(values).all()]
+  if problems:
+    raise UserError(f'{path}: not weights of {weights.encoder}: {listed(problems, len(problems))}')
+
+
+def encoder_options(card: dict[str, Any]) -> dict[str, Any]:
+  """The options of models.get_encoder that a card gives."""
+  return {name: card[name] for name in ('width', 'small_input') if card.get(name)}
+
+
+def _of_workdir(workdir: pathlib.Path) -> Weights:
+  try:
+    config = json.loads((workdir / 'config.json').read_text(encoding='utf-8'))
+    morphometry = [term for term in config['loss']['terms'].values()
+                   if term['attribute'] == 'morphometry' and term['weight']]
+    encoder, crop, head = config['encoder'], crop_sizes(config['crop']), config['head']
+    card = {name: config[name] for name in ('fold', 'seed', 'precision', 'epochs', 'data_dir')}
+    card |= encoder_options({'width': config.get('encoder_width'),
+                             'small_input': config.get('small_input')})
+    data = config.get('data') or {'grid': None, 'synthetic': 'phantom' in config}
+    card |= {'grid': data['grid'], 'synthetic': data['synthetic'],
+             'descriptor': '+'.join(term['kernel'] for term in morphometry) or None}
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    raise UserError(f'{workdir}/config.json is damaged or of another program ({error})') from None
+  step, params, batch_stats = stored.read_parameters(workdir)
+  notes = ['Trained on SYNTHETIC subjects.'] if data['synthetic'] else []
+  if data['grid'] is None:
+    notes.append('The run did not note the grid of its shards.')
+  card = {'encoder': encoder, 'head': None if head == 'none' else head, **card,
+          'crop': crop and list(crop), 'axes': AXES, 'step': step, 'source': str(workdir),
+          'made_by': f'anatcl_jax {__version__}', 'notes': notes}
+  if limits := ranges.read_range(workdir, step):
+    card['features_range'] = limits
+  return Weights(encoder, {'params': params['encoder'], 'batch_stats': batch_stats},
+                 None if head == 'none' else {'params': params['head']}, card)
+
+
+def by_name(weights: Weights) -> dict[str, np.ndarray]:
+  """Every array under the name that it has in a .safetensors."""
+  return stored.by_name(weights.variables | ({'head': weights.head} if weights.head else {}))
+
+
+def _of_safetensors(path: pathlib.Path) -> Weights:
+  card_path = path.with_name(CARD)
+  try:
+    card = json.loads(card_path.read_text(encoding='utf-8'))
+    missing = [name for name in ('encoder', 'crop', 'axes', 'notes') if name not in card]
+  except (OSError, ValueError, TypeError) as error:
+    raise UserError(f'{card_path}: no card of weights ({first_line(error)}); it lies beside the '
+                    '.safetensors that it describes') from None
+  if missing or not isinstance(card, dict):
+    raise UserError(f'{card_path}: no card of weights (it lacks {listed(missing)})')
+  check_name(card['encoder'], models.encoder_names(), 'encoder')
+  try:
+    arrays = safetensors.numpy.load_file(path)
+  except (OSError, ValueError, safetensors.SafetensorError) as error:
+    raise UserError(f'{path}: can\'t be read ({first_line(error)})') from None
+  if wrong := [name for name, array in arrays.items() if array.dtype != np.float32]:
+    raise UserError(f'{path}: not float32: {listed(wrong)}')
+  variables = nested(arrays)
+  return Weights(card['encoder'], variables, variables.pop('head', None), card)
+
+
+def _of_released(path: pathlib.Path) -> Weights:
+  file = released.read(path)
+  try:
+    encoder, variables, head, batches_tracked = from_released(file.state)
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from None
+  with path.open('rb') as stream:
+    sha256 = hashlib.file_digest(stream, 'sha256').hexdigest()
+  text = f'{path.parent.name}/{path.name}'.lower()
+  folds = re.findall(r'fold[-_]?(\d)', text)
+  descriptors = [name for name in ('global', 'local') if name in text]
+  grid = NAMED_GRIDS['mni1.5']
+  notes = ['Grid and crop are those that the published description names; the file says nothing '
+           'of them.',
+           'In which order the released weights saw the axes is not known outside; RAS is assumed.']
+  if file.left_out:
+    notes.append(f'Not read, because code would have to run: {listed(list(file.left_out), 20)}.')
+  if wide := sorted({str(array.dtype) for array in file.state.values()
+                     if array.dtype.kind not in 'iu' and array.dtype != np.float32}):
+    notes.append(f'Converted to float32 from {listed(wide)}.')
+  given = file.options.get('fold')
+  card = {
+      'encoder': encoder, 'head': head and ('mlp' if 'hidden' in head['params'] else 'linear'),
+      'descriptor': descriptors[0] if len(descriptors) == 1 else None,
+      'fold': int(folds[-1]) if folds else given if isinstance(given, int) else None,
+      'grid': {'shape': list(grid.shape), 'affine': [list(row) for row in grid.affine]},
+      'crop': [121, 128, 121], 'axes': AXES, 'source': str(path), 'sha256': sha256,
+      'made_by': f'anatcl_jax {__version__}', 'synthetic': False, 'epoch': file.epoch,
+      'options': _as_json(file.options), 'left_out': list(file.left_out),
+      'batches_tracked': batches_tracked, 'notes': notes}
+  return Weights(encoder, variables, head, card)
+
+
+def _as_json(options: dict[str, Any]) -> dict[str, Any]:
+  """Options with what JSON has no number for, inf and NaN, as text."""
+  return {str(key): value if not isinstance(value, float) or np.isfinite(value) else str(value)
+          for key, value in options.items()}

@@ -1,0 +1,142 @@
+"""Reading checkpoints: only a whole one counts, and what was read is what was saved."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import pathlib
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from anatcl_jax.errors import RunFailure, UserError
+
+STATE, RECORD = 'state', 'record'   # the two items of a checkpoint
+
+
+class Damaged(Exception):
+  """A checkpoint that can't be read, or is not what was saved."""
+
+
+def steps(workdir: pathlib.Path) -> list[int]:
+  """Steps of the finished checkpoints, the newest first; unfinished ones have other names."""
+  directory = directory_of(workdir)
+  names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+  return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+
+
+def directory_of(workdir: pathlib.Path) -> pathlib.Path:
+  """Where the checkpoints of a workdir lie."""
+  return (workdir / 'checkpoints').resolve()
+
+
+def by_name(tree: Any) -> dict[str, Any]:
+  """Leaves by their path, such as params/encoder/conv1/kernel, alike before and after Orbax."""
+  return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+          for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def sealed(content: dict[str, Any], state: Any) -> dict[str, Any]:
+  """The record of a checkpoint: content (JSON) and the digests of it and of every array."""
+  record = {'content': content,
+            'arrays': {name: _digest_of_array(leaf) for name, leaf in by_name(state).items()}}
+  return record | {'sha256': _digest_of_json(record)}
+
+
+def read_record(workdir: pathlib.Path, step: int) -> dict[str, Any]:
+  """The record of a checkpoint as `sealed` made it.
+
+  Raises:
+    Damaged: it is not.
+  """
+  path = directory_of(workdir) / str(step) / RECORD / 'metadata'
+  try:
+    record = json.loads(path.read_bytes())
+    seal = record.pop('sha256')
+    if seal == _digest_of_json(record):
+      return record
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    raise Damaged(f'{path} can\'t be read ({_first_line(error)})') from None
+  raise Damaged(f'{path} is not what was saved')
+
+
+def read(workdir: pathlib.Path, step: int, parts: tuple[str, ...] = ()
+         ) -> tuple[dict[str, Any], dict[str, Any]]:
+  """The state of a checkpoint, nested dicts of NumPy arrays, and the content of its record.
+
+  Each process reads by itself, without waiting for others.
+
+  Args:
+    parts: fields of the state to read; all, if none are named.
+
+  Raises:
+    Damaged: any of what was read is not what was saved.
+  """
+  record = read_record(workdir, step)
+  path = directory_of(workdir) / str(step) / STATE
+  alone = ocp.options.MultiprocessingOptions(
+      primary_host=jax.process_index(), active_processes={jax.process_index()},
+      barrier_sync_key_prefix=f'reading{jax.process_index()}')
+  try:
+    with contextlib.closing(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)) as reader:
+      shapes = reader.metadata(path).tree
+      wanted = {name: shapes[name] for name in parts or shapes}
+      state = reader.restore(path, args=ocp.args.PyTreeRestore(
+          item=wanted, partial_restore=True, restore_args=jax.tree.map(
+              lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)))
+  except Exception as error:  # whatever Orbax and TensorStore make of damaged files
+    # Other reads fail beside the first one; asyncio would print a traceback of each, much later.
+    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+    raise Damaged(f'{path} can\'t be read ({_first_line(error)})') from None
+  found = {name: _digest_of_array(leaf) for name, leaf in by_name(state).items()}
+  expected = {name: digest for name, digest in record['arrays'].items()
+              if not parts or name.split('/')[0] in parts}
+  if found != expected:
+    wrong = min(name for name in found | expected if found.get(name) != expected.get(name))
+    raise Damaged(f'{path}: {wrong} is not what was saved')
+  return state, record['content']
+
+
+def read_parameters(workdir: pathlib.Path) -> tuple[int, Any, Any]:
+  """Step, parameters {encoder, head} and BatchNorm's statistics, as NumPy, and writes nothing.
+
+  They are of the newest whole checkpoint; that newer ones are damaged is said on stderr. Needs
+  neither the run's devices nor its optimizer.
+
+  Raises:
+    UserError: the workdir has no checkpoint.
+    RunFailure: it has some, and none is whole.
+  """
+  known = steps(workdir)
+  if not known:
+    raise UserError(f'{workdir} has no checkpoint yet; its run saves the first one at the end of '
+                    'an epoch')
+  for step in known:
+    try:
+      state, _ = read(workdir, step, ('params', 'batch_stats'))
+    except Damaged as error:
+      print(f'warning: checkpoint {step} is damaged and passed over ({error})', file=sys.stderr)
+      continue
+    return step, state['params'], state['batch_stats']
+  raise RunFailure(f'no checkpoint in {directory_of(workdir)} is whole; restore one from a '
+                   'copy, or use another workdir')
+
+
+def _digest_of_array(leaf: Any) -> str:
+  array = np.asarray(leaf, order='C')
+  digest = hashlib.sha256(f'{array.dtype.str}{array.shape}'.encode())
+  digest.update(array.data if array.size else b'')
+  return digest.hexdigest()
+
+
+def _digest_of_json(value: Any) -> str:
+  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

@@ -1,0 +1,78 @@
+"""SIGTERM and SIGINT: when a run stops, what it leaves, and with which exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import types
+
+import pytest
+
+from anatcl_jax import errors
+from anatcl_jax.devices import signals
+from anatcl_jax.errors import Stopped
+from anatcl_jax.training import tracking, train
+from tests.small_run import small_config
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_after_the_step_and_the_run_goes_on(training_set, small_model, tmp_path,
+                                                           monkeypatch, number):
+  """The signal arrives, twice, while row 2 is written; step 2 is saved all the same."""
+  write = tracking.MetricsLog.write
+
+  def signalled(log, step, *rest):
+    write(log, step, *rest)
+    if step == 2:
+      os.kill(os.getpid(), number)
+      os.kill(os.getpid(), number)
+
+  monkeypatch.setattr(tracking.MetricsLog, 'write', signalled)
+  before = signal.getsignal(number)
+  with pytest.raises(Stopped, match='step 2 of 8 is saved in .*run; the same command goes on'):
+    train.train(small_config(training_set.directory, epochs=2), tmp_path / 'run')
+  assert signal.getsignal(number) is before
+  assert [step.name for step in (tmp_path / 'run' / 'checkpoints').iterdir()] == ['2']
+  monkeypatch.setattr(tracking.MetricsLog, 'write', write)
+  train.train(small_config(training_set.directory, epochs=2), tmp_path / 'run')
+  assert [row['step'] for row in tracking.read_metrics(tmp_path / 'run')] == list(range(1, 9))
+
+
+def test_before_the_first_step_a_signal_ends_the_process_at_once():
+  before = {number: signal.getsignal(number) for number in signals.SIGNALS}
+  try:
+    signals.stop_at_once()
+    for number in signals.SIGNALS:
+      with pytest.raises(Stopped, match=f'{number.name} outside of training'):
+        os.kill(os.getpid(), number)
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+
+def test_exit_code_and_line(capsys):
+  with pytest.raises(SystemExit) as stop, errors.reported():
+    raise Stopped('step 7 of 9 is saved')
+  assert stop.value.code == 75
+  assert capsys.readouterr().err == 'stopped: step 7 of 9 is saved\n'
+
+
+def test_what_tensorstore_tells_too_late_is_left_out(monkeypatch):
+  told = []
+  monkeypatch.setattr(sys, 'unraisablehook', told.append)
+  with errors.reported():
+    for text in ('Event loop is closed', 'something else'):
+      sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(text)))
+  assert [str(one.exc_value) for one in told] == ['something else']
+  assert sys.unraisablehook == told.append
+
+
+def test_a_second_signal_while_saving_is_only_noted(capfd):
+  with signals.StopSignal() as stop:
+    assert not stop.received
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.received
+    os.kill(os.getpid(), signal.SIGINT)
+  assert capfd.readouterr().err.split('\n')[1::2] == [
+      'SIGTERM: stopping when this step is finished and saved', 'SIGINT: still saving, a moment']

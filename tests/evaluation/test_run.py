@@ -1,0 +1,295 @@
+"""The whole evaluation on SYNTHETIC numbers: challenge, baselines, sites, curves, reliability."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas
+import pytest
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import balanced_accuracy_score, mean_absolute_error
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from anatcl_jax.errors import UserError
+from anatcl_jax.evaluation import beyond, challenge, representations, splits, tasks, write
+from anatcl_jax.evaluation import cohort as cohorts
+from anatcl_jax.evaluation.evaluate import Settings, choose_protocol
+from anatcl_jax.evaluation.run import Extent, run
+from tests.evaluation.probing import cohort_of, target_of
+
+TASKS, COHORTS = tasks.read_tasks('configs/tasks.py')
+FEW = Settings(folds=2, inner_folds=2, bootstrap=100)
+BARE = Extent('none', False)
+
+
+def _features(cohort, strength=1.0, seed=0):
+  """Features that know age and sex."""
+  rng = np.random.default_rng(seed)
+  age = cohort.table['age'].to_numpy(float)
+  sex = (cohort.table['sex'] == 'F').to_numpy(float)
+  x = rng.normal(size=(len(age), 8))
+  x[:, 0] += strength * (age - age.mean()) / age.std() * 2
+  x[:, 1] += strength * sex * 2
+  return x.astype(np.float32)
+
+
+@pytest.fixture(scope='module')
+def cohort():
+  rng = np.random.default_rng(1)
+  return cohort_of({'age': rng.uniform(20, 80, 90), 'sex': rng.choice(['M', 'F'], 90),
+                    'site': rng.choice(['x', 'y', 'z'], 90)}, sessions=2)
+
+
+@pytest.fixture(scope='module')
+def evaluation(cohort):
+  encoders = {'good': (_features(cohort),), 'poor': (_features(cohort, 0.2),),
+              'untrained': tuple(_features(cohort, 0, seed) for seed in range(2))}
+  chosen = tasks.choose_tasks('age,sex,thickness:lh_insula,adni', TASKS, COHORTS)
+  return run(cohort, encoders, chosen, FEW, Extent('25,45', True), {}, progress=False)
+
+
+def test_every_representation_stands_beside_every_other(evaluation):
+  table = write.results_table(evaluation)
+  done = table[table['n'] > 0]
+  for name in ('age', 'sex', 'thickness:lh_insula'):
+    assert list(dict.fromkeys(done[done['task'] == name]['features'])) == [
+        'good', 'poor', 'untrained', 'morphometry',
+        *(['covariates'] if name else []), 'mean']
+  assert set(done['n']) == {180} and set(done['subjects']) == {90} and set(done['folds']) == {2}
+  age = done[(done['task'] == 'age') & (done['metric'] == 'mae')].set_index('features')
+  assert age.loc['good', 'mean'] < age.loc['poor', 'mean'] < age.loc['mean', 'mean']
+  assert (age['low'] < age['mean']).all() and (age['mean'] < age['high']).all()
+  # The mean predictor's MAE by hand, within 5 %: folds take their own means.
+  ages = evaluation.table['age'].astype(float)
+  assert age.loc['mean', 'mean'] == pytest.approx(np.abs(ages - ages.mean()).mean(), rel=0.05)
+  sex = done[(done['task'] == 'sex') & (done['metric'] == 'balanced_accuracy')]
+  assert float(sex[sex['features'] == 'mean']['mean'].iloc[0]) == 0.5
+
+
+def test_tasks_of_a_cohort_that_do_not_apply_are_said(evaluation):
+  table = write.results_table(evaluation)
+  refused = table[table['n'] == 0].set_index('task')
+  assert set(refused.index) == {name for name in COHORTS['adni']
+                                if name not in ('age', 'sex', 'site')}
+  assert "no column 'mci_course'; it has participant_id" in refused.loc['progressive_mci', 'note']
+  assert 'progressive_mci: not done.' in write.summary(evaluation)
+
+
+def test_a_named_task_without_column_stops_the_run(cohort):
+  chosen = tasks.choose_tasks('age,mmse', TASKS, COHORTS)
+  with pytest.raises(UserError, match="no column 'mmse'"):
+    run(cohort, {'good': (_features(cohort),)}, chosen, FEW, BARE, {}, progress=False)
+  with pytest.raises(UserError, match="unknown region 'lh_insulaa'"):
+    run(cohort, {'good': (_features(cohort),)},
+        tasks.choose_tasks('thickness:lh_insulaa', TASKS, COHORTS), FEW, BARE, {}, progress=False)
+  spoilt = _features(cohort)
+  spoilt[7, 3] = np.nan
+  with pytest.raises(UserError, match="features 'good' are not finite for 1 scans, such as "
+                                      'sub-0003_ses-2'):
+    run(cohort, {'good': (spoilt,)}, tasks.choose_tasks('age', TASKS, COHORTS), FEW, BARE, {},
+        progress=False)
+
+
+def test_comparisons_are_the_differences_of_the_results(evaluation):
+  table = write.results_table(evaluation)
+  rows = evaluation.comparisons
+  for row in rows.itertuples():
+    def mean(name, row=row):
+      return float(table[(table['task'] == row.task) & (table['metric'] == row.metric)
+                         & (table['features'] == name)]['mean'].iloc[0])
+    sign = -1 if row.metric == 'mae' else 1
+    assert row.difference == pytest.approx(sign * (mean(row.features) - mean(row.against)))
+    assert row.low <= row.difference <= row.high and row.p <= row.p_holm
+  pairs = rows[rows['task'] == 'age'][['features', 'against']].values.tolist()
+  assert ['good', 'poor'] in pairs and ['poor', 'good'] not in pairs and len(pairs) == 9
+  best = rows[(rows['task'] == 'age') & (rows['against'] == 'mean')].set_index('features')
+  assert best.loc['good', 'low'] > 0 and 0 < best.loc['good', 'p'] < 0.5
+
+
+def test_site_is_chance_in_features_that_do_not_know_it(evaluation):
+  leakage = evaluation.leakage.set_index('features')
+  assert set(leakage['chance'].round(6)) == {0.333333} and set(leakage['sites']) == {3}
+  for name in ('good', 'untrained', 'morphometry'):
+    assert abs(leakage.loc[name, 'balanced_accuracy'] - 1 / 3) < 4 * np.sqrt(2 / 9 / 90)
+  assert 'site (leakage)' not in write.results_table(evaluation)['task'].tolist()
+
+
+def test_a_left_out_site_is_predicted_from_the_others_alone(evaluation, cohort):
+  target = tasks.read_target(TASKS['age'], cohort.table, 10)
+  protocol = choose_protocol(target, cohort.seen, FEW)
+  sites = cohort.table['site'].to_numpy()
+  for site, (split, _) in beyond.left_out_sites(protocol, sites, FEW).items():
+    assert set(sites[split[1]]) == {site} and site not in set(sites[split[0]])
+    assert len(split[0]) + len(split[1]) == 180
+  rows = evaluation.leave_one_site_out
+  row = rows[(rows['task'] == 'age') & (rows['features'] == 'good') & (rows['site'] == 'x')]
+  fit, test = sites != 'x', sites == 'x'
+  x, age = _features(cohort), cohort.table['age'].to_numpy(float)
+  direct = [mean_absolute_error(age[test], make_pipeline(StandardScaler(), Ridge(alpha)).fit(
+      x[fit], age[fit]).predict(x[test])) for alpha in (0.01, 0.1, 1, 10, 100)]
+  assert min(abs(value - row['score'].iloc[0]) for value in direct) < 1e-5
+
+
+def test_the_last_point_of_a_learning_curve_is_the_result(evaluation):
+  curve = evaluation.learning_curves
+  own = curve[(curve['task'] == 'age') & (curve['features'] == 'good')].set_index('subjects')
+  assert list(own.index) == [25, 45] and own.loc[45, 'mean'] <= own.loc[25, 'mean'] * 1.1
+  table = write.results_table(evaluation)
+  result = table[(table['task'] == 'age') & (table['features'] == 'good')
+                 & (table['metric'] == 'mae')]['mean'].iloc[0]
+  assert own.loc[45, 'mean'] == pytest.approx(result)     # 45 of 90 people are all of a fold's
+  assert beyond.curve_sizes('auto', 256) == [25, 50, 100, 256]
+  with pytest.raises(UserError, match='neither numbers of people'):
+    beyond.curve_sizes('many', 256)
+
+
+def test_reliability_of_sessions(cohort):
+  rng = np.random.default_rng(2)
+  person = np.repeat(rng.normal(size=(90, 20)), 2, axis=0)
+  stable = person + 0.1 * rng.normal(size=person.shape)
+  table, icc = beyond.reliability(cohort, {'stable': stable, 'noise': rng.normal(size=(180, 20))})
+  own = table.set_index('features')
+  # The variance of persons is 1 and of sessions 0.01: ICC is 1 / 1.01.
+  np.testing.assert_allclose(icc['stable'], 1 / 1.01, atol=0.01)
+  assert own.loc['stable', 'identification'] == 1 and own.loc['noise', 'identification'] < 0.1
+  assert abs(own.loc['noise', 'icc_median']) < 0.25 and set(own['subjects']) == {90}
+  assert not len(beyond.reliability(cohort.select(np.arange(0, 180, 2)), {'x': stable[::2]})[0])
+
+
+def test_no_baseline_holds_what_it_predicts(cohort):
+  with_head = dataclasses.replace(cohort, table=cohort.table.assign(TIV=1500.0))
+  age, sex = TASKS['age'], TASKS['sex']
+  assert representations.covariates(age, with_head.table).shape == (180, 2)     # sex and head size
+  np.testing.assert_array_equal(representations.covariates(sex, with_head.table)[:, 0],
+                                cohort.table['age'])
+  assert representations.covariates(tasks.Task('x', 'x', 'regression', covariates=('iq',)),
+                                    cohort.table) is None
+  region = tasks.Task('t', 'thickness:lh_insula', 'regression')
+  left = representations.morphometry(region, cohort)
+  answer = cohort.morphometry[:, cohort.regions.index('lh_insula'), 0]
+  assert left.shape == (180, 67) and not (left == answer[:, None]).all(0).any()
+  assert representations.morphometry(age, cohort).shape == (180, 68)
+
+
+def test_labels_and_features_are_joined_by_identifier(cohort):
+  order = np.random.default_rng(3).permutation(180)[:150]
+  features = cohort.table[['participant_id', 'session']].iloc[order].reset_index(drop=True)
+  extra = pandas.DataFrame({'participant_id': ['sub-9'], 'session': ['']})
+  joined, rows = cohorts.join(cohort, {'a': pandas.concat([features, extra], ignore_index=True)})
+  assert (features.iloc[rows['a']].values
+          == joined.table[['participant_id', 'session']].values).all() and len(rows['a']) == 150
+  assert any('30 scans of SYNTHETIC have no features' in note for note in joined.notes)
+  assert any('1 scans of a have no labels in SYNTHETIC' in note for note in joined.notes)
+  # A table of people without sessions serves all of theirs.
+  people = cohort_of({'age': np.arange(90.0)})
+  joined, rows = cohorts.join(people, {'a': features})
+  assert len(joined.table) == 150
+  assert [f'sub-{int(age):04d}' for age in joined.table['age']] == joined.table[
+      'participant_id'].tolist()
+  with pytest.raises(UserError, match='stands there twice'):
+    cohorts.join(cohort, {'a': pandas.concat([features, features])})
+  with pytest.raises(UserError, match='no scan of SYNTHETIC'):
+    cohorts.join(cohort, {'a': extra})
+
+
+def _challenge_cohort():
+  rng = np.random.default_rng(4)
+  count = 200
+  split = np.repeat(['train', 'internal_test', 'external_test'], [120, 40, 40])
+  site = np.where(split == 'external_test', 'new', rng.choice(['a', 'b', 'c'], count))
+  return cohort_of({'age': rng.uniform(20, 80, count), 'sex': rng.choice(['M', 'F'], count),
+                    'site': site, 'split': split})
+
+
+def test_the_challenge_score_is_the_one_written_out():
+  cohort = _challenge_cohort()
+  x = _features(cohort)
+  x[:, 3] += 2 * (cohort.table['site'] == 'a')
+  target = tasks.read_target(TASKS['openbhb_challenge'], cohort.table, 10)
+  one, = challenge.evaluate(target, cohort.table, cohort.seen, {'x': (x,)}, Settings(bootstrap=100))
+  table = cohort.table
+  train, internal, external = (np.flatnonzero(table['split'] == name) for name in (
+      'train', 'internal_test', 'external_test'))
+  strengths = {'alpha': [0.01, 0.1, 1, 10, 100]}
+  age, site = table['age'].to_numpy(float), table['site'].to_numpy()
+  inner = splits.grouped_folds(target_of(age[train], groups=target.groups[train]), 5, 0)
+  ridge = GridSearchCV(make_pipeline(StandardScaler(), Ridge()),
+                       {'ridge__alpha': strengths['alpha']}, cv=inner, scoring='r2')
+  ridge.fit(x[train], age[train])
+  external_mae = mean_absolute_error(age[external], ridge.predict(x[external]))
+  logistic = GridSearchCV(make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
+                          {'logisticregression__C': strengths['alpha']}, cv=inner,
+                          scoring='balanced_accuracy').fit(x[train], site[train])
+  accuracy = balanced_accuracy_score(site[internal], logistic.predict(x[internal]))
+  scores = {name: values[0] for name, values in one.outcome.fold_scores.items()}
+  assert scores['mae_external'] == pytest.approx(external_mae)
+  assert scores['mae_internal'] == pytest.approx(
+      mean_absolute_error(age[internal], ridge.predict(x[internal])))
+  assert scores['site_balanced_accuracy'] == pytest.approx(accuracy)
+  assert scores['challenge_score'] == pytest.approx(external_mae * accuracy**0.3)
+  low, high = one.outcome.interval['challenge_score']
+  assert low < scores['challenge_score'] < high
+
+
+def test_the_challenge_of_shuffled_labels_is_chance():
+  """Features that hold age and site find them; shuffled ones as a guess would."""
+  cohort = _challenge_cohort()
+  site = (cohort.table['site'].to_numpy()[:, None] == np.array(['a', 'b', 'c'])).astype(float)
+  x = np.concatenate([_features(cohort), 3 * site], 1)
+
+  def scores(table, inputs):
+    target = tasks.read_target(TASKS['openbhb_challenge'], table, 10)
+    return [{name: values[0] for name, values in one.outcome.fold_scores.items()}
+            for one in challenge.evaluate(target, table, cohort.seen, inputs, FEW)]
+
+  own, guess = scores(cohort.table, {'x': (x,), 'mean': (np.zeros((200, 1)),)})
+  assert own['mae_external'] < 0.6 * guess['mae_external']
+  assert own['site_balanced_accuracy'] > 0.9
+  assert guess['site_balanced_accuracy'] == pytest.approx(1 / 3)
+  shuffled = []
+  for seed in range(2):
+    rng, table = np.random.default_rng(seed), cohort.table.copy()
+    inside = np.flatnonzero(table['split'] != 'external_test')
+    table['age'] = rng.permutation(table['age'])
+    table.loc[inside, 'site'] = rng.permutation(table['site'].to_numpy()[inside])
+    shuffled += scores(table, {'x': (x,)})
+  # 4 standard errors of two means of 40 people: of a share of a third, and of a ratio of MAEs.
+  accuracy = np.mean([one['site_balanced_accuracy'] for one in shuffled])
+  assert abs(accuracy - 1 / 3) < 4 * np.sqrt(2 / 9 / 80)
+  ratio = np.mean([one['mae_external'] / guess['mae_external'] for one in shuffled])
+  assert abs(ratio - 1) < 4 * 0.6 / np.sqrt(80)
+
+
+def test_the_challenge_refuses_test_people_seen_in_pretraining():
+  cohort = _challenge_cohort()
+  chosen = tasks.choose_tasks('openbhb', TASKS, COHORTS)
+  encoders = {'x': (_features(cohort),)}
+  done = run(cohort, encoders, chosen, FEW, BARE, {}, progress=False)
+  assert {outcome.task.name for outcome in done.outcomes if not outcome.refused} == set(chosen)
+  seen = dataclasses.replace(cohort, seen=np.arange(200) < 130)
+  alone = tasks.choose_tasks('openbhb_challenge,age', TASKS, COHORTS)
+  done = run(seen, encoders, alone, FEW, BARE, {}, progress=False)
+  refused, = [outcome for outcome in done.outcomes if outcome.refused]
+  assert 'pretrain on the split train alone' in refused.note
+
+
+def test_tables_are_written_whole_and_can_be_read(evaluation, tmp_path):
+  (tmp_path / 'reliability.tsv').write_text('old')
+  names = write.write_tables(dataclasses.replace(
+      evaluation, reliability=evaluation.reliability.iloc[:0]), tmp_path)
+  assert set(names) == {path.name for path in tmp_path.iterdir()}     # and nothing of another run
+  results = pandas.read_csv(tmp_path / 'results.tsv', sep='\t')
+  assert list(results)[:9] == ['task', 'features', 'metric', 'mean', 'sd', 'low', 'high', 'n',
+                               'folds']
+  predictions = pandas.read_csv(tmp_path / 'predictions.tsv', sep='\t')
+  own = predictions[(predictions['task'] == 'age') & (predictions['features'] == 'good')]
+  errors = (own['truth'].astype(float) - own['prediction'].astype(float)).abs()
+  row = results[(results['task'] == 'age') & (results['features'] == 'good')
+                & (results['metric'] == 'mae')]
+  assert errors.groupby(own['fold']).mean().mean() == pytest.approx(row['mean'].iloc[0], rel=1e-4)
+  text = write.summary(evaluation)
+  assert 'SYNTHETIC' in text and 'age: 90 people, 180 scans predicted in 2 folds' in text
+  assert max(map(len, text.splitlines()[:20])) < 120

@@ -1,0 +1,138 @@
+"""The report of an evaluation, on SYNTHETIC numbers: what stands there is what was found."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import html.parser
+import json
+import re
+
+import numpy as np
+import pytest
+
+from anatcl_jax import report
+from anatcl_jax.evaluation import tasks
+from anatcl_jax.evaluation.evaluate import Settings
+from anatcl_jax.evaluation.run import Extent, run
+from anatcl_jax.evaluation.write import mean_and_sd, shown
+from anatcl_jax.training import curves
+from tests.evaluation.probing import cohort_of
+
+TASKS, COHORTS = tasks.read_tasks('configs/tasks.py')
+
+
+@pytest.fixture(scope='module')
+def evaluation():
+  rng = np.random.default_rng(1)
+  cohort = cohort_of({'age': rng.uniform(20, 80, 60), 'sex': rng.choice(['M', 'F'], 60),
+                      'site': rng.choice(['x', 'y'], 60)}, sessions=2)
+  age, count = cohort.table['age'].to_numpy(float), len(cohort.table)
+  known = np.stack([age + rng.normal(0, 8, count), rng.normal(size=count)], 1)
+  encoders = {'ours': (known.astype(np.float32),),
+              'untrained': (rng.normal(size=(count, 2)).astype(np.float32),)}
+  made = {'command': 'python -m <probe>', 'config': {'inner_folds': 2, 'bootstrap': 50},
+          'cards': {'ours': {'encoder': 'tiny', 'source': 'runs/a&b'}}}
+  chosen = tasks.choose_tasks('age,sex,oasis3', TASKS, COHORTS)
+  return run(cohort, encoders, chosen, Settings(folds=2, inner_folds=2, bootstrap=50),
+             Extent('20,30', True), made, progress=False)
+
+
+class Page(html.parser.HTMLParser):
+  """Tags in order, images, links, and the text of the table of each section."""
+
+  def __init__(self, text: str):
+    super().__init__()
+    self.open, self.images, self.links, self.anchors = [], [], [], set()
+    self.external = []
+    self.feed(text)
+
+  def handle_starttag(self, tag, attributes):
+    attributes = dict(attributes)
+    if tag not in ('meta', 'img', 'br'):
+      self.open.append(tag)
+    if tag == 'img':
+      self.images.append(attributes)
+    if 'id' in attributes:
+      assert attributes['id'] not in self.anchors, attributes['id']
+      self.anchors.add(attributes['id'])
+    if tag == 'a':
+      self.links.append(attributes['href'])
+    self.external += [value for name, value in attributes.items()
+                      if name in ('src', 'href') and value and value.startswith(('http', '//'))]
+    assert tag not in ('script', 'link', 'iframe')
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+
+@pytest.fixture(scope='module')
+def written(evaluation, tmp_path_factory):
+  out = tmp_path_factory.mktemp('report')
+  workdir = out / 'run'
+  workdir.mkdir()
+  rows = [{'step': step, 'epoch': step, 'loss': 10.0 - step, 'loss/age': 5.0,
+           'effective_positives/age': 3.0} for step in (1, 2, 3)]
+  (workdir / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, rows)) + '\n')
+  return report.write(evaluation, out, training=curves.pictures({'ours': workdir}, True))
+
+
+def test_the_page_is_whole_and_alone(written):
+  """Tags close, links of the contents lead somewhere, nothing is loaded from elsewhere."""
+  page = Page(written.read_text())
+  assert not page.open and not page.external
+  assert all(link.removeprefix('#') in page.anchors for link in page.links)
+  assert '@media print' in written.read_text()
+
+
+def test_every_picture_is_embedded_and_beside_the_page(written):
+  page = Page(written.read_text())
+  files = {path.read_bytes() for path in (written.parent / 'figures').iterdir()}
+  embedded = {base64.b64decode(image['src'].partition('base64,')[2]) for image in page.images}
+  assert embedded == files and len(files) >= 10
+  assert all(len(image['alt']) > 20 for image in page.images)
+
+
+def test_scores_of_the_table_are_those_of_the_evaluation(written, evaluation):
+  section = re.search(r'<section id="task-age">.*?</section>', written.read_text(), re.DOTALL)[0]
+  for outcome in evaluation.outcomes:
+    if outcome.task.name == 'age':
+      mean, sd = mean_and_sd(outcome, 'mae')
+      row = re.search(rf'<th scope="row">{outcome.features}</th>(.*?)</tr>', section, re.DOTALL)[1]
+      cell = re.sub('<[^>]*>', ' ', re.search(r'<td>(.*?)</td>', row)[1])
+      low, high = outcome.interval['mae']
+      assert cell.split() == [shown(mean), '±', shown(sd), shown(low), 'to', shown(high)]
+      assert ('<strong>' in row) == (outcome.features == 'ours')     # it alone knows age
+  assert 'n = 60 people, 120 scans' in section
+
+
+def test_synthetic_is_said_at_every_figure_and_not_of_people(written, evaluation, tmp_path):
+  text = written.read_text()
+  assert text.count('SYNTHETIC subjects') == 1 + text.count('<figcaption>')
+  real = report.write(dataclasses.replace(evaluation, synthetic=False), tmp_path)
+  assert 'SYNTHETIC' not in real.read_text() and 'synthetic' not in real.read_text().split(
+      '<body>')[1].split('id="made"')[0]
+
+
+def test_refused_tasks_methods_and_odd_names(written):
+  text = written.read_text()
+  refused = re.search(r'<section id="tasks-not-done">.*?</section>', text, re.DOTALL)[0]
+  assert 'mmse' in refused and 'no column' in refused
+  assert 'python -m &lt;probe&gt;' in text and 'runs/a&amp;b' in text
+  methods = re.search(r'<section id="methods">.*?</section>', text, re.DOTALL)[0]
+  assert 'ridge regression and logistic regression' in methods and 'of 2 folds' in methods
+  cited = set(re.findall(r'\[(\d+)\]', methods))
+  assert cited == {str(i + 1) for i in range(methods.count('<li>'))}
+  assert 'arXiv:2408.07079' in methods and 'OpenBHB' not in methods
+
+
+def test_a_second_report_replaces_the_first(written, evaluation):
+  """Figures of tasks that are no longer there do not stay behind."""
+  only = dataclasses.replace(evaluation, outcomes=tuple(
+      one for one in evaluation.outcomes if one.task.name == 'sex'))
+  out = written.parent / 'second'
+  report.write(evaluation, out)
+  report.write(only, out)
+  assert not (out / 'figures' / 'scores-age.png').exists()
+  assert (out / 'figures' / 'scores-sex.png').exists()
+  assert {path.name for path in out.iterdir()} == {'figures', 'report.html'}
