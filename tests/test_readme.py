@@ -44,7 +44,7 @@ def test_every_command_parses():
 def test_files_that_are_named_are_there():
   for name in re.findall(r'\]\((?!http)([^)\n]+)\)', README):
     assert (ROOT / name).is_file(), name
-  for name in re.findall(r'`((?:data|models)?/?\w+\.py|models/)`', README):
+  for name in re.findall(r'`(\w+\.py|[a-z]+/)`', README.partition('## The code')[2]):
     assert (ROOT / 'anatcl_jax' / name).exists(), name
 
 

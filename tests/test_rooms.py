@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import pathlib
+import re
 
 PACKAGE = pathlib.Path(__file__).parents[1] / 'anatcl_jax'
 # From the doors to the ground: each may use those after it.
@@ -73,6 +74,14 @@ def test_an_arrow_back_is_found(tmp_path):
     path.write_text(text)
     modules = modules_of_the_package() | {'data.shards': path}
     assert arrows_back(modules) == ['data.shards -> training.step']
+
+
+def test_contributing_shows_the_house_as_it_is():
+  text = (PACKAGE.parent / 'CONTRIBUTING.md').read_text(encoding='utf-8')
+  house = re.findall(r'^    (\w+)/ ', text, re.M)
+  assert house == [room for room in ORDER if (PACKAGE / room).is_dir()]
+  for path in re.findall(r'`((?:tests|docs|configs|anatcl_jax)/[\w/.]+)`', text):
+    assert (PACKAGE.parent / path).exists(), path
 
 
 def test_every_room_says_what_it_is_for():
