@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import collections
+import concurrent.futures
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -67,3 +69,23 @@ def shard_rows(batch: Any, mesh: jax.sharding.Mesh) -> Any:
   """This process's rows of the global batch, arrays of any tree, spread over its devices."""
   sharding = NamedSharding(mesh, PartitionSpec(AXIS))
   return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)
+
+
+def sent_ahead(batches: Iterator[Any], mesh: jax.sharding.Mesh, depth: int = 2) -> Iterator[Any]:
+  """Batches as `shard_rows` makes them; a thread reads and sends `depth` of them ahead.
+
+  Close it where it is left before its end: its thread ends with the batch that it is at.
+  """
+
+  def send() -> Any:
+    batch = next(batches, None)
+    return None if batch is None else shard_rows(batch, mesh)
+
+  pool = concurrent.futures.ThreadPoolExecutor(1, 'sent-ahead')
+  try:
+    sent = collections.deque(pool.submit(send) for _ in range(depth))
+    while (batch := sent.popleft().result()) is not None:
+      sent.append(pool.submit(send))
+      yield batch
+  finally:
+    pool.shutdown(cancel_futures=True)

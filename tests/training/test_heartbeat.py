@@ -58,9 +58,10 @@ def test_a_run_whose_reader_stalls_says_so(training_set, small_model, tmp_path, 
   assert re.findall(r'waiting ([\d.]+) s for: data of step 6', capsys.readouterr().err)[:3] == [
       '0.25', '0.5', '1']
   rows = tracking.read_metrics(tmp_path)
-  assert rows[4]['step'] == 5   # while it runs, the batch of step 6 is waited for
-  assert 1.2 <= rows[4]['wait_for_data_seconds'] <= rows[4]['step_seconds']
+  # Reading ahead began to wait for the batch of step 6 before the loop asked for it.
+  assert 1 <= max(row['wait_for_data_seconds'] for row in rows if row['step'] in (5, 6))
   for row in rows:
+    assert row['wait_for_data_seconds'] <= row['step_seconds']
     assert row['step_seconds'] <= 1.05 * 8 / row['subjects_per_second']   # a part of all the time
 
 

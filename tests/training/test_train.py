@@ -14,11 +14,9 @@ import pytest
 import tensorboardX.proto.event_pb2
 from matplotlib import image
 
-from anatcl_jax import report
 from anatcl_jax.data import digests, pipeline
 from anatcl_jax.errors import RunFailure, UserError
-from anatcl_jax.training import checkpoint, tracking, train
-from anatcl_jax.training import curves as training
+from anatcl_jax.training import checkpoint, curves, tracking, train
 from anatcl_jax.weights import stored
 from configs.pretrain import get_config
 
@@ -146,11 +144,11 @@ def test_every_term_is_drawn(tmp_path):
     row |= {f'loss/{name}': 1.0, f'effective_positives/{name}': 2.0}
   (tmp_path / 'metrics.jsonl').write_text(json.dumps(row) + '\n')
   drawn = []
-  original, training._curve = training._curve, lambda *arguments: drawn.append(arguments[2])
+  original, curves._curve = curves._curve, lambda *arguments: drawn.append(arguments[2])
   try:
-    report.training_curves(tmp_path, True)
+    curves.training_curves(tmp_path, True)
   finally:
-    training._curve = original
+    curves._curve = original
   assert {f'loss/{name}' for name in ('age', 'anatomy', 'sex', 'site', 'diagnosis')} < set(drawn)
 
 
@@ -218,4 +216,4 @@ def test_rows_cut_off_by_a_crash_are_passed_over(tmp_path):
 def test_curves_of_one_row(tmp_path):
   (tmp_path / 'metrics.jsonl').write_text(
       '{"step": 1, "epoch": 1, "loss": 2.0, "loss/age": 2.0, "effective_positives/age": 3.0}\n')
-  assert report.training_curves(tmp_path, True).is_file()
+  assert curves.training_curves(tmp_path, True).is_file()

@@ -1,0 +1,93 @@
+"""What a run begins with: its shards, and a few lines of what is trained on what."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+
+import jax
+import ml_collections
+import numpy as np
+
+from anatcl_jax.cohorts.phantom.cohort import PhantomSettings
+from anatcl_jax.data import attributes, damage, make_shards, pipeline, shards
+from anatcl_jax.devices import processes
+from anatcl_jax.errors import UserError
+from anatcl_jax.training import step
+
+
+def open_data(config: ml_collections.ConfigDict) -> shards.ShardSet:
+  """The shards of config.data_dir; a config with `phantom` makes synthetic ones where none are."""
+  directory = pathlib.Path(config.data_dir)
+  all_files = config.data.on_error == 'stop'
+  if 'phantom' not in config:
+    return shards.open_shards(directory, all_files)
+  if not (directory / 'dataset.json').is_file() and processes.is_first():
+    make_shards.make_phantom_shards(PhantomSettings(**config.phantom), directory)
+  processes.wait_for_all('shards')
+  data = shards.open_shards(directory, all_files)
+  if data.info['sources'].get('phantom') != dataclasses.asdict(PhantomSettings(**config.phantom)):
+    raise UserError(f'{directory} was not made with config.phantom {config.phantom.to_dict()}; '
+                    'choose another data_dir or remove it')
+  return data
+
+
+def without_damaged(data: shards.ShardSet, train_records: np.ndarray,
+                    config: ml_collections.ConfigDict, workdir: pathlib.Path) -> shards.ShardSet:
+  """The set that knows its damaged records, where config.data.on_error is skip.
+
+  Folds and epochs are made of all records, so that damage changes nothing but the batches it is in.
+  """
+  if config.data.on_error == 'stop':
+    return data
+  data = dataclasses.replace(
+      data, damaged=damage.find_damaged(data, workdir, config.reader_threads))
+  left = len(data.whole(train_records))
+  if left < config.batch_size:
+    raise UserError(f'{left} of {len(train_records)} scans to train on in {config.data_dir} are '
+                    f'whole, fewer than batch_size {config.batch_size}; prepare the set again')
+  return data
+
+
+def described(config: ml_collections.ConfigDict, data: shards.ShardSet) -> dict:
+  """What config.json says of a run: its config, and whose scans it saw."""
+  values = config.to_dict()
+  values |= {'data_identity': data.identity(),
+             'data': values['data'] | {'grid': data.info['grid'], 'synthetic': data.synthetic}}
+  if data.damaged:
+    values['left_out'] = [data.label(record) for record in sorted(data.damaged)]
+  return values
+
+
+def describe(config: ml_collections.ConfigDict, reader: pipeline.Reader,
+             records: tuple[np.ndarray, np.ndarray], heldout: list[np.ndarray],
+             state: step.TrainState, mesh: jax.sharding.Mesh, first: int, last: int) -> None:
+  """A few lines before the first step: what is trained on what, from where to where."""
+  count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+  train_records, heldout_records = records
+  data = reader.shards
+  terms = [f'{term.weight:g} x {name} ({term.attribute} by {term.kernel}'
+           + (f', {lacking} scans lack it)' if lacking else ')')
+           for name, term in config.loss.terms.items() if name in reader.attributes
+           for lacking in [attributes.missing(reader.attributes[name])]]
+  lines = [f'data: {data.directory}: {"SYNTHETIC, " if data.synthetic else ""}'
+           f'{len(train_records)} scans to train on, {len(heldout_records)} held out (fold '
+           f'{config.fold} of {config.num_folds}, by participant), {data.grid}',
+           f'model: {config.encoder} with {config.head} head, {count:,} parameters, '
+           f'{config.precision}, on {mesh.size} {jax.devices()[0].platform} device'
+           f'{"s" if mesh.size > 1 else ""}'
+           + (f' of {jax.process_count()} processes' if jax.process_count() > 1 else ''),
+           f'loss: {config.loss.method}, {" + ".join(terms)}',
+           *([f'cache: volumes stay in memory, up to {reader.cache.bytes / 1e9:.3g} GB a process']
+             if reader.cache else []),
+           f'steps: {first} done of {last}'
+           + ('; nothing is left to do' if first >= last else '')]
+  if not heldout:
+    lines.append(f'note: {len(heldout_records)} scans are too few for a held-out loss on '
+                 f'{mesh.size} devices')
+  elif len(heldout[0]) < config.batch_size:
+    lines.append(f'note: held-out batches have {len(heldout[0])} scans, those of training '
+                 f'{config.batch_size}: the two losses do not compare')
+  if processes.is_first():
+    print('\n'.join(lines), file=sys.stderr)
