@@ -103,6 +103,7 @@ def test_the_command_lines_errors_are_one_line(arguments, message, tmp_path):
                         capture_output=True, text=True)
   errors = [line for line in done.stderr.splitlines() if line.startswith('error:')]
   assert done.returncode == 2 and len(errors) == 1 and message in errors[0]
+  assert done.stderr.splitlines() == errors    # not below the config
   assert 'Traceback' not in done.stderr and not list(tmp_path.iterdir())
 
 

@@ -63,7 +63,10 @@ def described(config: ml_collections.ConfigDict, data: shards.ShardSet) -> dict:
 def describe(config: ml_collections.ConfigDict, reader: pipeline.Reader,
              records: tuple[np.ndarray, np.ndarray], heldout: list[np.ndarray],
              state: step.TrainState, mesh: jax.sharding.Mesh, first: int, last: int) -> None:
-  """A few lines before the first step: what is trained on what, from where to where."""
+  """The config and a few lines before the first step: what is trained on what, where from and to.
+
+  Not earlier: an error about data or a path would stand below sixty lines of config.
+  """
   count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
   train_records, heldout_records = records
   data = reader.shards
@@ -71,7 +74,8 @@ def describe(config: ml_collections.ConfigDict, reader: pipeline.Reader,
            + (f', {lacking} scans lack it)' if lacking else ')')
            for name, term in config.loss.terms.items() if name in reader.attributes
            for lacking in [attributes.missing(reader.attributes[name])]]
-  lines = [f'data: {data.directory}: {"SYNTHETIC, " if data.synthetic else ""}'
+  lines = [f'config:\n{config}',
+           f'data: {data.directory}: {"SYNTHETIC, " if data.synthetic else ""}'
            f'{len(train_records)} scans to train on, {len(heldout_records)} held out (fold '
            f'{config.fold} of {config.num_folds}, by participant), {data.grid}',
            f'model: {config.encoder} with {config.head} head, {count:,} parameters, '

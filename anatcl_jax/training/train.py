@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-import sys
 from collections.abc import Callable
 
 import jax
@@ -46,8 +45,6 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """
   check_values(config)
   mesh = parallel.make_mesh(config.batch_size)
-  if processes.is_first():
-    print(f'config:\n{config}', file=sys.stderr)
 
   # ---- Data: shards, the fold held out, batches a step ------------------------------------------
   data = opening.open_data(config)
