@@ -12,7 +12,10 @@ import pandas
 
 from anatcl_jax.errors import UserError, listed
 
-MISSING = ('', 'n/a', 'N/A', 'NA', 'nan', 'NaN')
+# Cells that say nothing, as BIDS, R, pandas, spreadsheets and databases write them. `none` is not
+# among them: it can be an answer, as to medication.
+MISSING = ('', 'n/a', 'N/A', 'NA', '#N/A', '#NA', '<NA>', 'nan', 'NaN', '-nan', '-NaN', 'NaT', 'None',
+           'null', 'NULL', 'Null', '.')
 
 
 def read_text(path: pathlib.Path) -> str:
@@ -65,6 +68,21 @@ def read_table(path: pathlib.Path,
   table = table.loc[:, ~table.columns.duplicated()]
   table = table.apply(lambda column: column.str.strip())
   return table.mask(table.isin(MISSING))
+
+
+def categories(column: pandas.Series) -> pandas.Series:
+  """A column's values as text without spaces around it, NaN where they are missing.
+
+  1.0 is the code 1: tools write a column of whole numbers with gaps as floats.
+  """
+  text = column.astype(str).str.strip()
+  return text.mask(column.isna() | text.isin(MISSING)).str.replace(
+      r'^([+-]?\d+)\.0+$', r'\1', regex=True)
+
+
+def category(value: str) -> str:
+  """One such value, as `categories` would have it."""
+  return categories(pandas.Series([value]))[0]
 
 
 def numbers(path: pathlib.Path, column: pandas.Series, ids: list[str]) -> pandas.Series:

@@ -65,8 +65,7 @@ def missing(values: np.ndarray) -> int:
 
 def _codes(column: pandas.Series) -> np.ndarray:
   """Categories in the order of their names; equal text is equal, missing is -1."""
-  text = column.astype(str).mask(column.isna() | column.isin(tables.MISSING))
-  return pandas.Categorical(text).codes.astype(np.int32)
+  return pandas.Categorical(tables.categories(column)).codes.astype(np.int32)
 
 
 def _numbers(data: ShardSet, column: pandas.Series) -> np.ndarray:

@@ -113,7 +113,7 @@ def learning_curve(protocol: Protocol, inputs: dict[str, Variants], text: str, s
   """
   target, metric = protocol.target, protocol.target.task.main_metric
   names, fits = [], []
-  for size, repeats in _repeats(protocol, text).items():
+  for size, repeats in repeats_of_curve(protocol, text).items():
     for number, repeat in itertools.product(range(len(protocol.splits)), range(repeats)):
       drawn = _draw(target, protocol.splits[number], size, settings, (number, repeat))
       for name, variants in inputs.items() if drawn else ():
@@ -131,10 +131,10 @@ def learning_curve(protocol: Protocol, inputs: dict[str, Variants], text: str, s
 
 def draws_of_curve(protocol: Protocol, text: str) -> int:
   """How often a learning curve fits each representation."""
-  return len(protocol.splits) * sum(_repeats(protocol, text).values())
+  return len(protocol.splits) * sum(repeats_of_curve(protocol, text).values())
 
 
-def _repeats(protocol: Protocol, text: str) -> dict[int, int]:
+def repeats_of_curve(protocol: Protocol, text: str) -> dict[int, int]:
   """Sizes of a curve, and how often each is drawn from a split; all people can't be drawn twice."""
   most = min(len(set(protocol.target.groups[fit])) for fit, _ in protocol.splits)
   return {size: 1 if len(protocol.splits) > 1 or size == most else _REPEATS

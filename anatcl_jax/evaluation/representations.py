@@ -56,9 +56,9 @@ def covariates(task: Task, table: pandas.DataFrame) -> np.ndarray | None:
     name = by_name.get(wanted.lower())
     if name is None or name == task.column:
       continue
-    text = table[name].astype(str).str.strip()
-    missing = (table[name].isna() | text.isin(tables.MISSING)).to_numpy()
-    values = pandas.to_numeric(text.mask(missing), errors='coerce').to_numpy(float)
+    text = tables.categories(table[name])
+    missing = text.isna().to_numpy()
+    values = pandas.to_numeric(text, errors='coerce').to_numpy(float)
     if np.isnan(values[~missing]).any():
       levels = sorted(set(text[~missing]))
       columns += [np.where(missing, np.nan, text == level) for level in levels[1:]]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas
 
 from anatcl_jax.cohorts import tables
-from anatcl_jax.errors import UserError
+from anatcl_jax.errors import UserError, listed
 from anatcl_jax.evaluation import beyond, challenge, estimators, statistics
 from anatcl_jax.evaluation import cohort as cohorts
 from anatcl_jax.evaluation.cohort import Cohort
@@ -81,23 +81,32 @@ def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Ta
     for target, protocol in done:
       bar.set_postfix_str(target.task.name)
       found = inputs(target, cohort, encoders)
-      if protocol is None:
-        try:
+      try:
+        if protocol is None:
           scored = challenge.evaluate(target, cohort.table, cohort.seen, found, settings)
-        except UserError as error:
-          outcomes.append(_refused(target.task, str(error)))
-          continue
-        finally:
           bar.update(len(found))
-      else:
-        found = _of_protocol(found, target, protocol)
-        scored = evaluate(protocol, found, settings, bar.update)
+        else:
+          found = _of_protocol(found, target, protocol)
+          scored = evaluate(protocol, found, settings, bar.update)
+      except UserError as error:     # such as too few people on a side for the grid search
+        if target.task.name in tasks:
+          outcomes.append(_refused(target.task, str(error)))
+        else:
+          notes.append(f'not done: {error}')
+        continue
+      if protocol is not None:
         if target.task.column == SITE.column:
           leaks = [one for one in scored if one.outcome.estimator in (settings.estimators[0],
                                                                       estimators.MEAN)]
         else:
-          curves.append(beyond.learning_curve(protocol, _for_curves(found), extent.learning_curve,
-                                              settings, bar.update))
+          curve = beyond.learning_curve(protocol, _for_curves(found), extent.learning_curve,
+                                        settings, bar.update)
+          curves.append(curve)
+          if lacking := sorted(set(beyond.repeats_of_curve(protocol, extent.learning_curve))
+                               - set(curve['subjects'])):
+            notes.append(f'{target.task.name}: no learning curve of '
+                         f'{listed([str(size) for size in lacking])} people: a class, or a fold of '
+                         'the grid search, would have nobody')
           if extent.leave_one_site_out and SITE.column in cohort.table:
             left_out.append(beyond.leave_one_site_out(
                 protocol, _sites(cohort, protocol.target), found, settings, bar.update))
@@ -105,6 +114,8 @@ def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Ta
         outcomes += [one.outcome for one in scored]
         compared += comparisons(scored)
         notes.append(f'{target.task.name}: {scored[0].protocol.words}')
+  if all(outcome.refused for outcome in outcomes):
+    raise UserError('; '.join(outcome.note for outcome in outcomes))
   reliability, icc = beyond.reliability(cohort, _whole(cohort, encoders))
   return Evaluation(
       outcomes=tuple(sorted(outcomes, key=lambda outcome: list(tasks).index(outcome.task.name))),
@@ -160,9 +171,7 @@ def _fits(done: list[tuple[Target, Protocol | None]], cohort: Cohort,
 
 
 def _sites(cohort: Cohort, target: Target) -> np.ndarray:
-  column = cohort.table[SITE.column]
-  text = column.astype(str).mask(column.isna() | column.isin(tables.MISSING), '')
-  return text.to_numpy()[target.rows]
+  return tables.categories(cohort.table[SITE.column]).fillna('').to_numpy()[target.rows]
 
 
 def _whole(cohort: Cohort, encoders: dict[str, Variants]) -> dict[str, np.ndarray]:

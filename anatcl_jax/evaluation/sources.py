@@ -87,10 +87,10 @@ def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, tr
   if paths and participants:
     raise UserError('a checkpoint needs volumes: give --config.data_dir in place of '
                     '--config.participants')
+  weights = {name: load_weights(path) for name, path in paths.items()}
   if not data_dir and not participants:
     data_dir = _data_of_runs(runs)
   data = shards.open_shards(pathlib.Path(data_dir)) if data_dir else None
-  weights = {name: load_weights(path) for name, path in paths.items()}
   read = {name: feature_table.read_table(path) for name, path in table_paths.items()}
 
   cohort = cohorts.of_shards(data) if data else cohorts.of_table(pathlib.Path(participants))

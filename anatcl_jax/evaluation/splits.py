@@ -13,28 +13,41 @@ Split = tuple[np.ndarray, np.ndarray]     # positions to fit on, positions to pr
 _BINS = 5     # of a regression's values, for folds that are alike
 
 
-def strata(target: Target) -> np.ndarray:
-  """What folds have in like shares: classes, or fifths of the values of a regression."""
+def strata(target: Target, folds: int) -> np.ndarray:
+  """What folds have in like shares: classes, or fifths of the values of a regression.
+
+  Of few people the shares are larger, so that each has someone for every fold.
+  """
   if target.classes:
     return target.values.astype(int)
-  edges = np.quantile(target.values, np.linspace(0, 1, _BINS + 1)[1:-1])
+  bins = max(1, min(_BINS, len(set(target.groups)) // folds))
+  edges = np.quantile(target.values, np.linspace(0, 1, bins + 1)[1:-1])
   return np.searchsorted(edges, target.values)
 
 
 def grouped_folds(target: Target, folds: int, seed: int) -> list[Split]:
   """Folds for cross-validation, by group and stratified; fewer where a class has fewer people.
 
+  Each fold has someone to predict and, of a classification, two classes to fit on.
+
   Raises:
     UserError: not even two folds can be made.
   """
   people = [size for size in class_sizes(target) if size] or [len(set(target.groups))]
-  folds = min([folds, *people])
-  if folds < 2 or target.classes and len(people) < 2:
-    raise UserError(f'task {target.task.name}: too few people for two folds')
-  splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-  zeros = np.zeros(len(target.rows))
-  return [check_apart(target.groups, split)
-          for split in splitter.split(zeros, strata(target), target.groups)]
+  if not target.classes or len(people) > 1:
+    zeros = np.zeros(len(target.rows))
+    for count in range(min([folds, *people]), 1, -1):
+      splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+      found = list(splitter.split(zeros, strata(target, count), target.groups))
+      if all(_can_be_done(target, split) for split in found):
+        return [check_apart(target.groups, split) for split in found]
+  raise UserError(f'task {target.task.name}: too few people for two folds')
+
+
+def _can_be_done(target: Target, split: Split) -> bool:
+  fit, test = split
+  return len(test) > 0 and len(fit) > 0 and (
+      not target.classes or len(np.unique(target.values[fit])) > 1)
 
 
 def seen_and_unseen(target: Target, seen: np.ndarray) -> list[Split]:

@@ -148,9 +148,8 @@ def read_target(task: Task, table: pandas.DataFrame, fewest: int) -> Target:
     if name not in table:
       raise UserError(f'task {task.name}: the table has no column {name!r}; it has '
                       f'{listed(list(table.columns), 40)}')
-  column = table[task.column]
-  text = column.astype(str).str.strip()
-  present = ~(column.isna() | text.isin(tables.MISSING)).to_numpy()
+  text = tables.categories(table[task.column])
+  present = text.notna().to_numpy()
   notes = _counted(task, ~present, 'without a value')
   if task.kind != CLASSIFICATION:
     values = pandas.to_numeric(text.where(present), errors='coerce').to_numpy(float)
@@ -160,11 +159,21 @@ def read_target(task: Task, table: pandas.DataFrame, fewest: int) -> Target:
     classes = ()
   else:
     lower = text.str.lower()
+    held = text[present]
     sides = ({task.class_names[0]: task.control, task.class_names[1]: task.positive}
              if task.positive else {name: (name,) for name in sorted(set(text[present]))})
     classes, values = tuple(sides), np.full(len(table), np.nan)
     for code, members in enumerate(sides.values()):
-      values[(present & lower.isin([member.lower() for member in members])).to_numpy()] = code
+      own = [tables.category(member).lower() for member in members]
+      values[(present & lower.isin(own)).to_numpy()] = code
+      if len(held) and not (values == code).any():
+        one, *rest = held.value_counts().index
+        raise UserError(
+            f'task {task.name}: nobody is {" or ".join(map(repr, members))}; column {task.column} '
+            f'holds {_tally(held)}. Say which is which by a task of your own, as in '
+            f'--config.task_file=my_tasks.py with Task({task.name!r}, {task.column!r}, '
+            f'CLASSIFICATION, positive=({one!r},), control=({(rest or ["..."])[0]!r},), '
+            f'classes={task.class_names!r})')
     other = present & np.isnan(values)
     notes += _counted(task, other, 'of other classes (' + listed(sorted(set(text[other]))) + ')')
   rows = np.flatnonzero(np.isfinite(values))
@@ -172,6 +181,12 @@ def read_target(task: Task, table: pandas.DataFrame, fewest: int) -> Target:
   target = Target(task, rows, values[rows], classes,
                   table[task.groups].astype(str).to_numpy()[rows], scans[rows], tuple(notes))
   return _check_sizes(target, fewest)
+
+
+def _tally(values: pandas.Series) -> str:
+  """`1 (30 scans), 2 (28 scans)`, the most frequent first."""
+  return listed([f'{name} ({count} scan{"s" if count > 1 else ""})'
+                 for name, count in values.value_counts().items()], 10)
 
 
 def _counted(task: Task, rows: np.ndarray, why: str) -> list[str]:

@@ -21,7 +21,7 @@ def embedding(evaluation: Evaluation) -> list[Picture]:
   """Principal components of each encoder's features, coloured by what the table knows."""
   table, found = evaluation.table, []
   columns = [name for name in _COLUMNS if name in table
-             and table[name].mask(table[name].isin(tables.MISSING)).nunique() > 1]
+             and tables.categories(table[name]).nunique() > 1]
   for name, features in evaluation.features.items():
     if is_baseline(name) or len(features) < 3 or not columns:
       continue
@@ -46,11 +46,11 @@ def embedding(evaluation: Evaluation) -> list[Picture]:
 
 
 def _coloured(figure, axes, places: np.ndarray, column: pandas.Series, name: str) -> None:
-  text = column.astype(str)
-  missing = (column.isna() | text.isin(tables.MISSING)).to_numpy()
+  text = tables.categories(column)
+  missing = text.isna().to_numpy()
   axes.plot(*places[missing].T, 'x', color='#BBBBBB', markersize=4)
   if name == 'age':
-    years = pandas.to_numeric(text.mask(missing), errors='coerce').to_numpy(float)
+    years = pandas.to_numeric(text, errors='coerce').to_numpy(float)
     known = np.isfinite(years)
     drawn = axes.scatter(*places[known].T, c=years[known], cmap='viridis', s=14)
     figure.colorbar(drawn, ax=axes, label='years')

@@ -293,3 +293,39 @@ def test_tables_are_written_whole_and_can_be_read(evaluation, tmp_path):
   text = write.summary(evaluation)
   assert 'SYNTHETIC' in text and 'age: 90 people, 180 scans predicted in 2 folds' in text
   assert max(map(len, text.splitlines()[:20])) < 120
+
+
+@pytest.mark.parametrize('people, seen, sizes', [
+    (24, 0, 'auto'), (30, 2, 'auto'), (30, 3, '2,5,10,50'), (30, 8, 'none'), (100, 96, 'auto')])
+@pytest.mark.parametrize('inner', [2, 8])
+def test_few_people_are_done_or_left_out_with_a_reason(people, seen, sizes, inner):
+  """No number of people, or of people seen in pretraining, ends in an error of a library."""
+  rng = np.random.default_rng(people + seen)
+  cohort = cohort_of({'age': rng.uniform(20, 80, people), 'sex': rng.choice(['M', 'F'], people),
+                      'site': np.where(np.arange(people) < 3 * people // 4, 'x', 'y')},
+                     seen=np.arange(people) < seen)
+  tasks_ = tasks.choose_tasks('age,sex', TASKS, COHORTS)
+  settings = Settings(folds=5, inner_folds=inner, bootstrap=20, fewest=5)
+  try:
+    found = run(cohort, {'ours': (_features(cohort),)}, tasks_, settings, Extent(sizes, True), {},
+                progress=False)
+  except UserError as error:
+    assert 'too few' in str(error)
+    return
+  assert {one.task.name for one in found.outcomes} == {'age', 'sex'}
+  for one in found.outcomes:
+    assert one.note if one.refused else np.isfinite(list(one.fold_scores.values())[0]).all()
+
+
+def test_a_task_that_nobody_named_ends_nothing():
+  """A site of which one person was seen in pretraining: no leakage, and a word, but the age."""
+  rng = np.random.default_rng(0)
+  cohort = cohort_of({'age': rng.uniform(20, 80, 60),
+                      'site': np.where(np.arange(60) % 30 == 0, 'x', 'y')},
+                     seen=np.arange(60) < 30)
+  found = run(cohort, {'ours': (_features(cohort.__class__(
+      **{**vars(cohort), 'table': cohort.table.assign(sex='F')})),)},
+              tasks.choose_tasks('age', TASKS, COHORTS), dataclasses.replace(FEW, fewest=2), BARE,
+              {}, progress=False)
+  assert not found.outcomes[0].refused and not len(found.leakage)
+  assert any('not done: task site (leakage): too few people' in note for note in found.notes)

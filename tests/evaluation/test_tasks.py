@@ -120,3 +120,35 @@ def test_numbers_as_text_and_pandas_missing_values():
   column = pandas.Series(['20', '30.5', 'n/a', None, *map(str, range(40))], dtype=object)
   target = read_target(TASKS['mmse'], cohort_of({'mmse': column}).table, 10)
   assert list(target.values[:3]) == [20, 30.5, 0] and len(target.rows) == 42
+
+
+@pytest.mark.parametrize('written', [('0', '1', '2'), ('0.0', '1.0', '2.0'), (0.0, 1.0, 2.0),
+                                     (' 0', '1 ', '2.00')])
+def test_codes_written_as_floats_are_the_same_codes(written):
+  task = Task('carrier', 'apoe4', CLASSIFICATION, positive=('1', '2'), control=('0',))
+  cells = [written[row % 3] for row in range(30)] + [None, '<NA>', 'null', 'None', 'n/a', '']
+  target = read_target(task, _table(apoe4=cells), 10)
+  assert target.rows.tolist() == list(range(30))
+  assert target.values.tolist() == [min(row % 3, 1) for row in range(30)]
+
+
+def test_missing_values_of_any_tool_are_no_class():
+  task = Task('group', 'group', CLASSIFICATION)
+  cells = ['a', 'b'] * 10 + ['None', 'NULL', '<NA>', '#N/A', '.', 'NaT', np.nan, None]
+  assert read_target(task, _table(group=cells), 10).classes == ('a', 'b')
+  kept = read_target(task, _table(group=['none', 'insulin'] * 10), 10)   # an answer, as to medication
+  assert kept.classes == ('insulin', 'none')
+
+
+def test_codes_that_a_task_does_not_know_are_listed():
+  task = Task('sex', 'sex', CLASSIFICATION, positive=('F',), control=('M',), classes=('M', 'F'))
+  with pytest.raises(UserError, match=(
+      r"nobody is 'M'; column sex holds 1 \(20 scans\), 2 \(10 scans\).*--config.task_file.*"
+      r"positive=\('1',\), control=\('2',\), classes=\('M', 'F'\)")):
+    read_target(task, _table(sex=['1', '1', '2'] * 10), 5)
+
+
+def _table(**columns):
+  count = len(next(iter(columns.values())))
+  return pandas.DataFrame({'participant_id': [f'sub-{row}' for row in range(count)],
+                           'session': [''] * count} | columns)
