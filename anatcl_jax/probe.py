@@ -31,13 +31,14 @@ import ml_collections
 import numpy as np
 from absl import app, logging
 
-from anatcl_jax import __version__, command_line, errors, report
+from anatcl_jax import __version__, command_line, errors, outputs, report
 from anatcl_jax.devices import processes
 from anatcl_jax.errors import UserError, check_name
 from anatcl_jax.evaluation import beyond, estimators, run, saliency, sources, tasks, write
 from anatcl_jax.evaluation.evaluate import PROTOCOLS, Settings
 from anatcl_jax.evaluation.results import Evaluation, is_baseline
 from anatcl_jax.evaluation.sources import Sources
+from anatcl_jax.report import page
 from anatcl_jax.training import curves
 
 _VERSIONS = ('jax', 'flax', 'numpy', 'scipy', 'scikit-learn', 'pandas')
@@ -58,12 +59,12 @@ def probe(config: ml_collections.ConfigDict) -> Evaluation:
       untrained_seeds=config.untrained_seeds, batch_size=config.batch_size)
   evaluation = run.run(found.cohort, found.encoders, chosen, settings, extent, made(config, found))
   names = write.write_tables(evaluation, out)
-  page = report.write(evaluation, out,
+  written = report.write(evaluation, out,
                       training=curves.pictures(found.workdirs, evaluation.synthetic),
                       saliencies=_saliencies(config, found, evaluation))
   print(''.join(f'note: {note}\n' for note in evaluation.notes), end='', file=sys.stderr)
   print(write.summary(evaluation))
-  print(f'results: {page} (beside it {", ".join(names)}, figures/)')
+  print(f'results: {written} (beside it {", ".join(names)}, figures/)')
   return evaluation
 
 
@@ -139,8 +140,8 @@ def _out(config: ml_collections.ConfigDict) -> pathlib.Path:
   out = pathlib.Path(config.out or (
       checkpoints[0] / 'probe' if alone and (checkpoints[0] / 'config.json').is_file()
       else 'runs/probe'))
-  if any(path.exists() and not path.is_dir() for path in (out, *out.parents)):
-    raise UserError(f'{out}: is or lies in a file; choose another --config.out')
+  outputs.check_folder(out, (*write.TABLES, outputs.RECORD, page.PAGE), page.FIGURES,
+                       '--config.out')
   return out
 
 

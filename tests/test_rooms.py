@@ -12,7 +12,7 @@ ORDER = ('doors', 'bench', 'studies', 'training', 'report', 'evaluation', 'froze
          'data', 'cohorts', 'models', 'devices', 'mathematics', 'ground')
 DOORS = ('__main__', 'main', 'prepare', 'features', 'probe', 'convert')
 MATHEMATICS = ('kernels', 'losses')
-GROUND = ('command_line', 'config', 'errors', 'lock', 'progress')
+GROUND = ('outputs', 'command_line', 'config', 'errors', 'lock', 'progress')
 
 
 def room_of(module: str) -> str:

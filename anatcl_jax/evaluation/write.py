@@ -9,10 +9,13 @@ import pathlib
 import numpy as np
 import pandas
 
+from anatcl_jax import outputs
 from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation.results import UNTRAINED, Evaluation, Outcome
 from anatcl_jax.evaluation.tasks import METRICS
 
+TABLES = ('results.tsv', 'predictions.tsv', 'comparisons.tsv', 'leakage.tsv',
+          'leave_one_site_out.tsv', 'reliability.tsv', 'learning_curves.tsv')
 METRIC_NAMES = {
     'mae': 'MAE', 'r2': 'R2', 'pearson_r': 'r', 'balanced_accuracy': 'balanced accuracy',
     'roc_auc': 'ROC-AUC', 'average_precision': 'average precision',
@@ -75,18 +78,19 @@ def write_tables(evaluation: Evaluation, out: pathlib.Path) -> list[str]:
   Raises:
     UserError: `out` can't be written.
   """
-  tables = {'results': results_table(evaluation), 'predictions': predictions_table(evaluation),
-            'comparisons': evaluation.comparisons, 'leakage': evaluation.leakage,
-            'leave_one_site_out': evaluation.leave_one_site_out,
-            'reliability': evaluation.reliability, 'learning_curves': evaluation.learning_curves}
-  texts = {f'{name}.tsv': table.to_csv(sep='\t', index=False, na_rep='n/a', float_format='%.6g')
+  tables = dict(zip(TABLES, (
+      results_table(evaluation), predictions_table(evaluation), evaluation.comparisons,
+      evaluation.leakage, evaluation.leave_one_site_out, evaluation.reliability,
+      evaluation.learning_curves)))
+  texts = {name: table.to_csv(sep='\t', index=False, na_rep='n/a', float_format='%.6g')
            for name, table in tables.items() if len(table)}
-  texts['made.json'] = json.dumps(
-      evaluation.made | {'synthetic': evaluation.synthetic, 'notes': evaluation.notes},
+  texts[outputs.RECORD] = json.dumps(
+      {'made_by': outputs.MADE_BY, 'files': [*texts, outputs.RECORD]}
+      | evaluation.made | {'synthetic': evaluation.synthetic, 'notes': evaluation.notes},
       indent=1, default=str) + '\n'
   try:
     out.mkdir(parents=True, exist_ok=True)
-    for name in {f'{name}.tsv' for name in tables} - set(texts):
+    for name in outputs.recorded(out) & (set(TABLES) - set(texts)):
       (out / name).unlink(missing_ok=True)     # of a run before this one
     for name, text in texts.items():
       temporary = out / f'.{name}.writing'

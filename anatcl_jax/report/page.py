@@ -16,6 +16,7 @@ import jinja2
 import numpy as np
 import pandas
 
+from anatcl_jax import outputs
 from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation.results import Evaluation, Outcome, is_baseline
 from anatcl_jax.evaluation.saliency import Saliency
@@ -24,6 +25,7 @@ from anatcl_jax.evaluation.write import METRIC_NAMES, class_counts, mean_and_sd,
 from anatcl_jax.report import beyond, methods, saliency_figure, scores, style
 from anatcl_jax.report.style import Picture
 
+PAGE, FIGURES = 'report.html', 'figures'
 _TEMPLATES = pathlib.Path(__file__).parent
 _COMPARED = ('task', 'features', 'against', 'difference', 'low', 'high', 'p', 'p_holm', 'n')
 
@@ -46,6 +48,8 @@ def write(evaluation: Evaluation, out: pathlib.Path, *,
           training: Iterable[Picture] = (), saliencies: Iterable[Saliency] = ()) -> pathlib.Path:
   """Writes report.html, with all pictures inside, and the pictures to figures/ beside it.
 
+  Those that this program drew there before are replaced.
+
   Args:
     training: curves of the encoders that are runs.
 
@@ -65,21 +69,26 @@ def write(evaluation: Evaluation, out: pathlib.Path, *,
   try:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+    old = [path for path in (out / FIGURES).glob('*') if outputs.is_own(path)]
     embedded = {picture.name: base64.b64encode(style.save(picture, temporary)).decode()
                 for section in sections for picture in section.pictures}
     page = environment.get_template('page.html.j2').render(
         evaluation=evaluation, sections=sections, embedded=embedded, methods=text,
-        references=references, summary=_summary(evaluation), facts=_facts(evaluation),
-        made=json.dumps(evaluation.made, indent=1, default=str),
+        references=references, made_by=outputs.MADE_BY, summary=_summary(evaluation),
+        facts=_facts(evaluation), made=json.dumps(evaluation.made, indent=1, default=str),
         people=style.people(evaluation.table['participant_id'], len(evaluation.table)))
-    shutil.rmtree(out / 'figures', ignore_errors=True)
-    os.replace(temporary, out / 'figures')
+    for path in old:
+      path.unlink()
+    (out / FIGURES).mkdir(exist_ok=True)
+    for path in temporary.iterdir():
+      os.replace(path, out / FIGURES / path.name)
+    temporary.rmdir()
     (out / '.report.writing').write_text(page, encoding='utf-8')
-    os.replace(out / '.report.writing', out / 'report.html')
+    os.replace(out / '.report.writing', out / PAGE)
   except OSError as error:
     raise UserError(f'{out}: can\'t be written ({error.strerror}); choose another '
                     '--config.out') from None
-  return out / 'report.html'
+  return out / PAGE
 
 
 def _sections(evaluation: Evaluation, training: list[Picture],

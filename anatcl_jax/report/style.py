@@ -8,6 +8,8 @@ import pathlib
 
 import matplotlib.figure
 
+from anatcl_jax import outputs
+
 # Okabe and Ito's, told apart by colour-blind readers; marks and line styles tell them apart again.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 _MARKS = 'os^DvP*'
@@ -66,5 +68,5 @@ def people(participants, scans: int) -> str:
 def save(picture: Picture, directory: pathlib.Path) -> bytes:
   """Writes NAME.png; returns its bytes."""
   path = directory / f'{picture.name}.png'
-  picture.figure.savefig(path, dpi=DPI)
+  picture.figure.savefig(path, dpi=DPI, metadata={'Software': outputs.MADE_BY})
   return path.read_bytes()

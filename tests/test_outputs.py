@@ -1,0 +1,80 @@
+"""Nothing of the user's is replaced, and what can't be written is said before any work."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import matplotlib.figure
+import pytest
+
+from anatcl_jax import outputs
+from anatcl_jax.errors import UserError
+from anatcl_jax.report import style
+from anatcl_jax.report.style import Picture
+
+NAMES = ('results.tsv', 'report.html', outputs.RECORD)
+
+
+def _check(folder):
+  outputs.check_folder(folder, NAMES, 'figures', '--config.out')
+
+
+def _picture(folder):
+  folder.mkdir(parents=True)
+  style.save(Picture('scores', matplotlib.figure.Figure(), '', '', ''), folder)
+  return folder / 'scores.png'
+
+
+@pytest.mark.parametrize('name', [*NAMES, 'figures/brain.png', 'figures/raw/x.txt'])
+def test_files_of_the_user_are_not_replaced(name, tmp_path):
+  out = tmp_path / 'paper'
+  (out / name).parent.mkdir(parents=True)
+  (out / name).write_text('my work')
+  with pytest.raises(UserError, match='paper: (?:figures/raw|%s) would be replaced.*--config.out'
+                     % name.replace('.', r'\.')):
+    _check(out)
+  assert (out / name).read_text() == 'my work'
+
+
+def test_what_this_program_made_may_be_replaced(tmp_path):
+  out = tmp_path / 'out'
+  assert outputs.is_own(_picture(out / 'figures'))
+  (out / 'results.tsv').write_text('task\tmean\n')
+  (out / 'report.html').write_text(f'<meta name="generator" content="{outputs.MADE_BY}">')
+  record = {'made_by': outputs.MADE_BY, 'files': ['results.tsv', outputs.RECORD]}
+  (out / outputs.RECORD).write_text(json.dumps(record))
+  (out / 'notes.txt').write_text('beside it, in nobody\'s way')
+  _check(out)
+
+
+@pytest.mark.parametrize('record', ['{', '[]', '{"files": ["results.tsv"]}', '[' * 100000,
+                                    '{"made_by": "hand", "files": ["results.tsv"]}'])
+def test_a_record_of_another_program_vouches_for_nothing(record, tmp_path):
+  (tmp_path / outputs.RECORD).write_text(record)
+  assert not outputs.recorded(tmp_path)
+  with pytest.raises(UserError, match=outputs.RECORD):
+    _check(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_said_first(tmp_path):
+  (tmp_path / 'file').write_text('')
+  for out in (tmp_path / 'file', tmp_path / 'file' / 'inside'):
+    with pytest.raises(UserError, match='is or lies in a file'):
+      _check(out)
+  with pytest.raises(UserError, match="can't be written"):
+    _check(type(tmp_path)('/proc/nothing/here'))
+  _check(tmp_path / 'new' / 'folder')
+  assert os.listdir(tmp_path) == ['file']     # trying leaves nothing behind
+
+
+def test_a_single_file(tmp_path):
+  path = tmp_path / 'figures.json'
+  outputs.check_file(path, '--json')
+  path.write_text(json.dumps({'made_by': outputs.MADE_BY}))
+  outputs.check_file(path, '--json')
+  path.write_text('{"mine": 1}')
+  with pytest.raises(UserError, match='not made by this program; choose another --json'):
+    outputs.check_file(path, '--json')
+  with pytest.raises(UserError, match='is a folder'):
+    outputs.check_file(tmp_path, '--json')
