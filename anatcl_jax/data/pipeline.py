@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
@@ -101,45 +101,60 @@ class Reader:
     return {'volume': volume,
             'attributes': {name: values[record] for name, values in self.attributes.items()}}
 
-  def batch(self, records: np.ndarray) -> Batch:
-    """This process's share of a batch, read in this thread."""
-    rows = [self(record) for record in np.split(records, jax.process_count())[jax.process_index()]]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-
 
 @dataclasses.dataclass(frozen=True)
-class _Schedule:
-  """Grain's random access source: the records of a range of steps, this process's share of each."""
+class TrainSchedule:
+  """The records of the global batch of each of some steps, as a sequence."""
 
   records: np.ndarray
   batch_size: int
   seed: int
   steps: range
-  process: int
-  processes: int
   damaged: frozenset[int] = frozenset()
 
-  @property
-  def local_size(self) -> int:
-    return self.batch_size // self.processes
+  def __len__(self) -> int:
+    return len(self.steps)
+
+  def __getitem__(self, index: int) -> np.ndarray:
+    return records_of_step(self.records, self.batch_size, self.seed, self.steps[index],
+                           self.damaged)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Share:
+  """Grain's random access source: one process's records of each batch, one after the other."""
+
+  schedule: Sequence[np.ndarray]      # global batches of one size
+  process: int
+  processes: int
+
+  @functools.cached_property
+  def size(self) -> int:
+    return len(self.schedule[0]) // self.processes
 
   def __len__(self) -> int:
-    return len(self.steps) * self.local_size
+    return len(self.schedule) * self.size
 
   def __getitem__(self, item: int) -> int:
-    index, position = divmod(int(item), self.local_size)
-    batch = records_of_step(self.records, self.batch_size, self.seed, self.steps[index],
-                            self.damaged)
-    return int(batch[self.process * self.local_size + position])
+    index, position = divmod(int(item), self.size)
+    return int(self.schedule[index][self.process * self.size + position])
+
+
+def read_batches(reader: Reader, schedule: Sequence[np.ndarray], threads: int = 4
+                 ) -> Iterator[Batch]:
+  """This process's share of global batches of records, all of one size, read ahead by threads."""
+  if not len(schedule):
+    return iter(())
+  share = _Share(schedule, jax.process_index(), jax.process_count())
+  # Threads share the volumes of a batch, two batches ahead: enough to hide reading behind a step.
+  options = grain.ReadOptions(num_threads=threads,
+                              prefetch_buffer_size=max(threads, 2 * share.size))
+  dataset = grain.MapDataset.source(share).map(reader).to_iter_dataset(options)
+  return iter(dataset.batch(share.size))
 
 
 def train_batches(reader: Reader, records: np.ndarray, batch_size: int, seed: int, steps: range,
                   threads: int = 4) -> Iterator[Batch]:
-  """This process's share of the batch of each step, read ahead by Grain's threads."""
-  schedule = _Schedule(records, batch_size, seed, steps, jax.process_index(), jax.process_count(),
-                       reader.shards.damaged)
-  # Threads share the volumes of a batch, two batches ahead: enough to hide reading behind a step.
-  options = grain.ReadOptions(num_threads=threads,
-                              prefetch_buffer_size=max(threads, 2 * schedule.local_size))
-  dataset = grain.MapDataset.source(schedule).map(reader).to_iter_dataset(options)
-  return iter(dataset.batch(schedule.local_size))
+  """This process's share of the batch of each step."""
+  return read_batches(reader, TrainSchedule(records, batch_size, seed, steps,
+                                            reader.shards.damaged), threads)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 
 from anatcl_jax.errors import RunFailure, Stopped, UserError
 
@@ -118,6 +120,33 @@ def on_any(*flags: bool) -> tuple[bool, ...]:
   if jax.process_count() == 1:
     return flags
   return tuple(multihost_utils.process_allgather(np.array(flags)).any(axis=0).tolist())
+
+
+def on_any_soon(flags: Callable[[], tuple[bool, ...]]) -> Callable[[], tuple[bool, ...]]:
+  """As `on_any`, without waiting: asks all processes, and gives what reads their answer.
+
+  Several processes take their flags now, and call it after the same work for the devices; a single
+  one takes them when the answer is read.
+  """
+  if jax.process_count() == 1:
+    return flags
+  mesh = _all_devices()
+  rows = np.tile(np.array(flags(), np.int32), (jax.local_device_count(), 1))
+  rows = jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec('all')), rows)
+  most = _most(mesh)(rows)
+  return lambda: tuple(bool(flag) for flag in np.asarray(most.addressable_data(0)))
+
+
+@functools.cache
+def _all_devices() -> jax.sharding.Mesh:
+  ordered = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+  return jax.sharding.Mesh(np.array(ordered), ('all',))
+
+
+@functools.cache
+def _most(mesh: jax.sharding.Mesh) -> Callable[[jax.Array], jax.Array]:
+  """Of each column, on every device."""
+  return jax.jit(lambda rows: rows.max(0), out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def of_first(values: list[int]) -> list[int]:

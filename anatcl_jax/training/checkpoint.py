@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import math
 import pathlib
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import (
@@ -45,10 +47,24 @@ class _Best(PreservationPolicy):
     return [one.step == best for one in checkpoints]
 
 
+def own_copy(state: TrainState) -> TrainState | None:
+  """The state in memory of its own, on one device: the next step overwrites the state's.
+
+  It is only begun here. None on all processes but the first, which writes alone.
+  """
+  if not processes.is_first():
+    return None
+  return _copied(jax.tree.map(lambda leaf: leaf.addressable_data(0), state))
+
+
+_copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
+
+
 class Checkpoints:
   """Writes the checkpoints of a workdir, in the background; use as a context manager.
 
-  The state is the same on all devices, so that process 0 writes alone and nothing waits for it.
+  The state is the same on all devices, so that process 0 writes alone and nothing waits for it. A
+  thread fetches the state, hashes and writes it, while the devices go on.
   """
 
   def __init__(self, workdir: pathlib.Path, *, keep: int, every_steps: int = 0,
@@ -58,6 +74,8 @@ class Checkpoints:
     self._metric = best_metric
     self._error: str | None = None
     self._manager, self._latest = None, None
+    self._thread = concurrent.futures.ThreadPoolExecutor(1, 'checkpoints')
+    self._saving = self._thread.submit(lambda: None)
     if not processes.is_first():
       return
     known = stored.steps(workdir)
@@ -77,32 +95,37 @@ class Checkpoints:
     if self._error:
       raise RunFailure(self._error)
 
-  def save(self, state: TrainState, statistics: Statistics, metrics: dict[str, float]) -> None:
+  def save(self, state: TrainState | None, statistics: Statistics,
+           metrics: dict[str, float]) -> None:
     """Saves state and the statistics of the attributes under the state's step.
 
+    It returns when the checkpoint before is written, and begins with this one.
+
     Args:
+      state: in memory that nothing overwrites (`own_copy`).
       metrics: those measured after this step, among them perhaps the one that says what is best.
     """
-    step = int(state.step)
-    if self._manager is None or self._error or step == self._latest:
+    self._saving.result()
+    if self._manager is None or self._error or (step := int(state.step)) == self._latest:
       return
-    # Own memory: the next step overwrites the state's.
-    arrays = jax.tree.map(lambda leaf: np.array(leaf), state)
+    self._latest = step
     metrics = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
     if self._metric in metrics:
       self._best.values[step] = metrics[self._metric]
     content = {'statistics': jax.tree.map(np.ndarray.tolist, statistics), 'metrics': metrics}
+    self._saving = self._thread.submit(self._write, step, state, content)
+
+  def _write(self, step: int, state: TrainState, content: dict[str, Any]) -> None:
     with self._noting_errors():
+      arrays = jax.tree.map(np.asarray, state)
       self._manager.save(step, args=ocp.args.Composite(**{
           stored.STATE: ocp.args.StandardSave(arrays),
           stored.RECORD: ocp.args.JsonSave(stored.sealed(content, arrays))}))
-    self._latest = step
+      self._manager.wait_until_finished()
+      self._manager.check_for_errors()
 
   def failed(self) -> bool:
     """Whether a checkpoint could not be written, as far as is known by now."""
-    if self._manager is not None and not self._error:
-      with self._noting_errors():
-        self._manager.check_for_errors()
     return bool(self._error)
 
   def failure(self) -> RunFailure:
@@ -125,6 +148,7 @@ class Checkpoints:
     return self
 
   def __exit__(self, kind: type | None, *_) -> None:
+    self._thread.shutdown()
     if self._manager is not None:
       for finish in (self._manager.wait_until_finished, self._manager.close):
         with self._noting_errors():

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from anatcl_jax.data.pipeline import Reader
+from anatcl_jax.data.feed import Feed
 from anatcl_jax.devices import processes
 from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation import estimators, metrics
@@ -17,7 +17,7 @@ from anatcl_jax.evaluation.estimators import Fit
 from anatcl_jax.evaluation.splits import grouped_folds, seen_and_unseen
 from anatcl_jax.evaluation.tasks import CLASSIFICATION, REGRESSION, Target, Task, read_target
 from anatcl_jax.training import training_features
-from anatcl_jax.training.step import Batch, TrainState
+from anatcl_jax.training.step import TrainState
 
 TASKS = (Task('age', 'age', REGRESSION), Task('sex', 'sex', CLASSIFICATION),
          Task('site', 'site', CLASSIFICATION))
@@ -33,27 +33,30 @@ class OnlineProbe:
   The scores of the fresh encoder stand beside those of the moment, as `..._untrained`.
   """
 
-  encode: Callable[[TrainState, Batch], jax.Array]
-  reader: Reader
+  encode: Callable[..., jax.Array]
+  feed: Feed
   records: np.ndarray                      # those fitted on, then those predicted
   targets: tuple[Target, ...]
   fitted: int                              # how many of the records are fitted on
   batch_size: int
-  threads: int
-  mesh: jax.sharding.Mesh
   seed: int
   reference: dict[str, float] = dataclasses.field(default_factory=dict)
 
   def beside(self, fresh: TrainState) -> OnlineProbe:
     """The same probe with the scores of a state before its first step to compare with."""
     return dataclasses.replace(self, reference={
-        f'{name}_untrained': value for name, value in self(fresh).items()})
+        f'{name}_untrained': value for name, value in self(fresh)().items()})
 
-  def __call__(self, state: TrainState) -> dict[str, float]:
-    """`probe/age_mae`, `probe/sex_balanced_accuracy`, ...; empty on all processes but the first."""
-    features = training_features.of_records(
-        self.encode, state, self.reader, self.records, self.mesh, batch_size=self.batch_size,
-        threads=self.threads)
+  def __call__(self, state: TrainState) -> Callable[[], dict[str, float]]:
+    """Begins, and gives what waits for the scores; the state is not needed then.
+
+    `probe/age_mae`, `probe/sex_balanced_accuracy`, ...; none on all processes but the first.
+    """
+    features = training_features.of_records(self.encode, state, self.feed, self.records,
+                                            self.batch_size)
+    return lambda: self._scores(features())
+
+  def _scores(self, features: np.ndarray) -> dict[str, float]:
     if not processes.is_first():
       return {}
     scores = {}
@@ -69,9 +72,8 @@ class OnlineProbe:
     return scores | self.reference
 
 
-def make(encode: Callable[[TrainState, Batch], jax.Array], reader: Reader,
-         train_records: np.ndarray, heldout_records: np.ndarray, mesh: jax.sharding.Mesh, *,
-         batch_size: int, threads: int, seed: int) -> OnlineProbe | None:
+def make(encode: Callable[..., jax.Array], feed: Feed, train_records: np.ndarray,
+         heldout_records: np.ndarray, batch_size: int, seed: int) -> OnlineProbe | None:
   """A probe of age, sex and site, as far as the shards have them; None, and a note, for none.
 
   Args:
@@ -81,7 +83,7 @@ def make(encode: Callable[[TrainState, Batch], jax.Array], reader: Reader,
   rng = np.random.default_rng(seed)
   sides = [training_features.drawn(records, rng) for records in (train_records, heldout_records)]
   records = np.concatenate(sides)
-  table = reader.shards.table.iloc[records].reset_index(drop=True)
+  table = feed.reader.shards.table.iloc[records].reset_index(drop=True)
   seen = np.arange(len(records)) < len(sides[0])
   targets, lacking = [], []
   for task in TASKS:
@@ -97,5 +99,4 @@ def make(encode: Callable[[TrainState, Batch], jax.Array], reader: Reader,
   if not targets:
     return None
 
-  return OnlineProbe(encode, reader, records, tuple(targets), len(sides[0]), batch_size, threads,
-                     mesh, seed)
+  return OnlineProbe(encode, feed, records, tuple(targets), len(sides[0]), batch_size, seed)

@@ -40,16 +40,20 @@ class Trace:
     if step in self._steps and not self._running:
       jax.profiler.start_trace(self._directory)
       self._running = True
-    if self._running:
+    if step in self._steps:
       self._step = jax.profiler.StepTraceAnnotation('train', step_num=step)
       self._step.__enter__()
 
+  def given(self) -> None:
+    """Call it when a step has been given to the devices."""
+    if self._step:
+      self._step.__exit__(None, None, None)
+      self._step = None
+
   def after(self, step: int) -> None:
     """Call it when a step's metrics are here."""
-    if self._running:
-      self._step.__exit__(None, None, None)
-      if step >= self._steps[-1]:
-        self._stop()
+    if self._running and step >= self._steps[-1]:
+      self._stop()
 
   def _stop(self) -> None:
     self._running = False

@@ -15,11 +15,13 @@ import ml_collections
 from anatcl_jax import models
 from anatcl_jax.config import crop_sizes, encoder_options
 from anatcl_jax.data import attributes, augment, cache, damage, pipeline
+from anatcl_jax.data.feed import Feed
 from anatcl_jax.devices import parallel, processes, signals
 from anatcl_jax.errors import UserError
 from anatcl_jax.training import curves, online_probe, opening, optim, step, training_features, watch
 from anatcl_jax.training.checkpoint import restore
 from anatcl_jax.training.checks import check_values
+from anatcl_jax.training.heldout import Heldout
 from anatcl_jax.weights import ranges
 from anatcl_jax.weights.run_config import check_config
 
@@ -35,8 +37,12 @@ class Program:
   learning_rate: Callable[[int], jax.Array]
 
 
-def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def train(config: ml_collections.ConfigDict, workdir: pathlib.Path,
+          make_program: Callable[..., Program] | None = None) -> None:
   """Trains to config.epochs, or goes on with the run that is in `workdir`.
+
+  Args:
+    make_program: what stands for `compile_program`, which is the default.
 
   Raises:
     UserError: config, data or workdir do not go together.
@@ -55,7 +61,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   if not steps_per_epoch:
     raise UserError(f'batch_size {config.batch_size} is more than the {len(train_records)} scans '
                     f'to train on in {config.data_dir}; choose a smaller one')
-  program = compile_program(config, mesh, steps_per_epoch)
+  program = (make_program or compile_program)(config, mesh, steps_per_epoch)
   data = opening.without_damaged(data, train_records, config, workdir)
   heldout_records = data.whole(heldout_records)
   crop = crop_sizes(config.crop)
@@ -77,45 +83,37 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
                      last)
 
     # ---- What looks at it: held-out loss, probe, and all of watch.py ----------------------------
+    feed = Feed(reader, mesh, config.reader_threads)
+    evaluate = Heldout(program.eval_step, feed, heldout) if heldout else None
     probe = None
     if config.probe_every_epochs and first < last:
-      probe = online_probe.make(
-          program.encode_step, reader, data.whole(train_records), heldout_records, mesh,
-          batch_size=config.batch_size, threads=config.reader_threads, seed=config.seed)
+      probe = online_probe.make(program.encode_step, feed, data.whole(train_records),
+                                heldout_records, config.batch_size, config.seed)
       probe = probe and probe.beside(fresh)
     del fresh
-
-    def evaluate(state):
-      return watch.heldout_means([
-          program.eval_step(state, parallel.shard_rows(reader.batch(records), mesh))
-          for records in heldout])
-
-    def subjects(number):
-      return [data.label(record) for record in pipeline.records_of_step(
-          train_records, config.batch_size, config.seed, number - 1, data.damaged)]
-
+    schedule = pipeline.TrainSchedule(train_records, config.batch_size, config.seed,
+                                      range(first, last), data.damaged)
     watching = watch.Watch(
-        config, workdir, watch.Schedule(config, steps_per_epoch, first, last), stop,
-        learning_rate=program.learning_rate, statistics=statistics, subjects=subjects,
-        left_out=len(data.damaged), evaluate=evaluate if heldout else None, probe=probe)
+        config, workdir, watch.Due(config, steps_per_epoch, first, last), stop,
+        learning_rate=program.learning_rate, statistics=statistics,
+        subjects=lambda number: [data.label(i) for i in schedule[number - first - 1]],
+        left_out=len(data.damaged), evaluate=evaluate, probe=probe)
 
-    # ---- Loop -----------------------------------------------------------------------------------
-    batches = parallel.sent_ahead(pipeline.train_batches(
-        reader, train_records, config.batch_size, config.seed, range(first, last),
-        config.reader_threads), mesh)
-    with watching, contextlib.closing(batches):
+    # ---- Loop: a step is given to the devices before the one before it is looked at -------------
+    with watching, contextlib.closing(feed(schedule)) as batches:
       for number in range(first + 1, last + 1):
         watching.waits_for_data(number)
         batch = next(batches)
         watching.starts(number)
-        state, metrics = program.train_step(state, batch)
-        watching.sees(number, state, metrics)
+        state, metrics = program.train_step(state, *batch)
+        if watching.sees(number, state, metrics):
+          break
+      watching.ends()
 
     if first < last:
       drawn = training_features.drawn(data.whole(train_records), config.seed)
       ranges.note_range(workdir, training_features.of_records(
-          program.encode_step, state, reader, drawn, mesh, batch_size=config.batch_size,
-          threads=config.reader_threads), last)
+          program.encode_step, state, feed, drawn, config.batch_size)(), last)
 
   if processes.is_first():
     picture = curves.training_curves(workdir, data.synthetic)

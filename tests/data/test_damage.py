@@ -181,7 +181,8 @@ def test_whole_records_take_the_places_of_damaged_ones():
     assert len(set(batch)) == 8 and damaged.isdisjoint(batch.tolist())
     kept = ~np.isin(whole, list(damaged))
     np.testing.assert_array_equal(batch[kept], whole[kept])    # no other place changes
-  shares = [pipeline._Schedule(records, 8, 5, range(12), process, 2, damaged) for process in (0, 1)]
+  schedule = pipeline.TrainSchedule(records, 8, 5, range(12), damaged)
+  shares = [pipeline._Share(schedule, process, 2) for process in (0, 1)]
   joined = [[share[4 * step + k] for share in shares for k in range(4)] for step in range(12)]
   expected = [pipeline.records_of_step(records, 8, 5, step, damaged).tolist() for step in range(12)]
   assert joined == expected

@@ -46,7 +46,8 @@ def test_an_epoch_is_a_permutation_and_epochs_differ():
 def test_processes_share_the_global_batch():
   records = np.arange(23)
   whole = [pipeline.records_of_step(records, 6, 3, step) for step in range(2, 5)]
-  shares = [pipeline._Schedule(records, 6, 3, range(2, 5), process, 3) for process in range(3)]
+  schedule = pipeline.TrainSchedule(records, 6, 3, range(2, 5))
+  shares = [pipeline._Share(schedule, process, 3) for process in range(3)]
   for index, batch in enumerate(whole):
     joined = [share[2 * index + k] for share in shares for k in range(2)]
     np.testing.assert_array_equal(joined, batch)

@@ -19,7 +19,7 @@ from tests.small_run import small_config
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_after_the_step_and_the_run_goes_on(training_set, small_model, tmp_path,
                                                            monkeypatch, number):
-  """The signal arrives, twice, while row 2 is written; step 2 is saved all the same."""
+  """The signal arrives, twice, while row 2 is written; the devices have step 3, which is saved."""
   write = tracking.MetricsLog.write
 
   def signalled(log, step, *rest):
@@ -30,10 +30,10 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on(training_set, small_m
 
   monkeypatch.setattr(tracking.MetricsLog, 'write', signalled)
   before = signal.getsignal(number)
-  with pytest.raises(Stopped, match='step 2 of 8 is saved in .*run; the same command goes on'):
+  with pytest.raises(Stopped, match='step 3 of 8 is saved in .*run; the same command goes on'):
     train.train(small_config(training_set.directory, epochs=2), tmp_path / 'run')
   assert signal.getsignal(number) is before
-  assert [step.name for step in (tmp_path / 'run' / 'checkpoints').iterdir()] == ['2']
+  assert [step.name for step in (tmp_path / 'run' / 'checkpoints').iterdir()] == ['3']
   monkeypatch.setattr(tracking.MetricsLog, 'write', write)
   train.train(small_config(training_set.directory, epochs=2), tmp_path / 'run')
   assert [row['step'] for row in tracking.read_metrics(tmp_path / 'run')] == list(range(1, 9))

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from anatcl_jax.errors import RunFailure, UserError
-from anatcl_jax.training import tracking, train, watch
+from anatcl_jax.training import heldout, tracking, train
 from anatcl_jax.weights import stored
 from tests.small_run import small_config
 
@@ -78,7 +78,7 @@ def test_weights_come_from_the_newest_whole_one(run, capsys):
 
 def test_last_best_and_every_nth_are_kept(small_model, training_set, tmp_path, monkeypatch):
   losses = iter([9.0, 3.0, 5.0, 4.0, 1.0, 2.0, 6.0])   # after step 1, then a value an epoch
-  monkeypatch.setattr(watch, 'heldout_means', lambda _: {'heldout/loss': next(losses)})
+  monkeypatch.setattr(heldout, 'means', lambda _: {'heldout/loss': next(losses)})
   config = small_config(training_set.directory, epochs=3, keep_checkpoints=1, keep_every_epochs=3)
   train.train(config, tmp_path / 'run')
   assert stored.steps(tmp_path / 'run') == [12, 4]

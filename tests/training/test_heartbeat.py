@@ -45,15 +45,15 @@ def test_seconds_a_step_are_those_of_data_and_devices(monkeypatch):
 
 def test_a_run_whose_reader_stalls_says_so(training_set, small_model, tmp_path, monkeypatch,
                                            capsys):
-  batches = pipeline.train_batches
+  batches = pipeline.read_batches
 
   def stalling(*arguments):
     for index, batch in enumerate(batches(*arguments)):
-      if index == 5:
+      if index == 5 and isinstance(arguments[1], pipeline.TrainSchedule):
         time.sleep(1.2)
       yield batch
 
-  monkeypatch.setattr(pipeline, 'train_batches', stalling)
+  monkeypatch.setattr(pipeline, 'read_batches', stalling)
   train.train(small_config(training_set.directory, epochs=2, heartbeat_seconds=0.25), tmp_path)
   assert re.findall(r'waiting ([\d.]+) s for: data of step 6', capsys.readouterr().err)[:3] == [
       '0.25', '0.5', '1']

@@ -12,6 +12,7 @@ from sklearn.metrics import mean_absolute_error
 from sklearn.preprocessing import StandardScaler
 
 from anatcl_jax.data import pipeline
+from anatcl_jax.data.feed import Feed
 from anatcl_jax.devices import parallel
 from anatcl_jax.training import online_probe, step, tracking, train
 from tests import small_run
@@ -54,8 +55,8 @@ def _probe(training_set, devices, mapper='jit'):
   records = pipeline.split_by_participant(
       training_set.table['participant_id'].to_numpy(), 0, 5, 0)
   encode = parallel.map_over_devices(step.make_encode_step(encoder, parallel.AXIS), mesh, mapper)
-  probe = online_probe.make(encode, pipeline.Reader(training_set, {}, None), *records, mesh,
-                            batch_size=16, threads=2, seed=0)
+  feed = Feed(pipeline.Reader(training_set, {}, None), mesh, threads=2)
+  probe = online_probe.make(encode, feed, *records, batch_size=16, seed=0)
   return probe, state, encoder, variables, records
 
 
@@ -70,12 +71,12 @@ def test_the_score_is_the_one_written_out(training_set):
     scaler = StandardScaler().fit(x[fit])
     model = Ridge(alpha).fit(scaler.transform(x[fit]), age[fit])
     predictions[alpha] = mean_absolute_error(age[test], model.predict(scaler.transform(x[test])))
-  scores = probe(state)
+  scores = probe(state)()
   assert min(abs(value - scores['probe/age_mae']) for value in predictions.values()) < 1e-3
   assert len(test) == 8 and scores['probe/age_mae'] > 0
   for devices, mapper in ((8, 'jit'), (8, 'pmap')):
     other, state, *_ = _probe(training_set, devices, mapper)
-    assert other(state) == pytest.approx(scores, rel=1e-4)
+    assert other(state)() == pytest.approx(scores, rel=1e-4)
 
 
 def test_no_person_is_on_both_sides_and_nobody_held_out_is_fitted_on(training_set):
@@ -91,6 +92,6 @@ def test_no_person_is_on_both_sides_and_nobody_held_out_is_fitted_on(training_se
 def test_what_shards_lack_is_not_probed(training_set, capsys):
   """No labels at all: no probe, and a line that says so."""
   bare = dataclasses.replace(training_set, table=training_set.table[['participant_id', 'session']])
-  probe = online_probe.make(None, pipeline.Reader(bare, {}, None), np.arange(30), np.arange(30, 40),
-                            None, batch_size=8, threads=1, seed=0)
+  probe = online_probe.make(None, Feed(pipeline.Reader(bare, {}, None), None, 1), np.arange(30),
+                            np.arange(30, 40), batch_size=8, seed=0)
   assert probe is None and "no column 'age'" in capsys.readouterr().err

@@ -1,0 +1,128 @@
+"""The whole training loop beside its step alone: what the host adds to a step.
+
+  python -m anatcl_jax.bench.loop --config=configs/pretrain.py:demo
+  python -m anatcl_jax.bench.loop --config=configs/pretrain.py:demo --stand_in=0.3
+
+The loop trains on config.data_dir into a folder that is removed; its seconds a step are those of
+its epochs but the first, which compiles, and the last, with their rows and checkpoints and without
+held-out evaluation. The step alone takes one random batch again and again, each time given before
+the last is done. The two run in turn. On a CPU they share the cores with all else that the machine
+does; with --stand_in a clock stands for the devices, which are busy with each step for so long and
+leave the host free, as an accelerator does: all else is real.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import logging
+import pathlib
+import sys
+import tempfile
+import time
+
+import jax
+import ml_collections
+import numpy as np
+from absl import app, flags
+
+from anatcl_jax import command_line, errors
+from anatcl_jax.bench import timing
+from anatcl_jax.bench.command import Figures, cpu
+from anatcl_jax.bench.steps import random_batch
+from anatcl_jax.config import crop_sizes
+from anatcl_jax.data import shards
+from anatcl_jax.devices import parallel
+from anatcl_jax.training import tracking, train
+
+
+def run(config: ml_collections.ConfigDict, epochs: int, rounds: int, stand_in: float = 0
+        ) -> Figures:
+  """Seconds a step of the loop and of the step alone, and the loop's share that is not the step.
+
+  Medians of the rounds, and of the ratios of their pairs, less one.
+
+  Args:
+    stand_in: seconds of a clock that stands for the devices; 0 for the true ones.
+  """
+  config = ml_collections.ConfigDict(config.to_dict())
+  config.update({'epochs': epochs, 'heldout_every_epochs': epochs, 'report_at_end': ''})
+  program = train.compile_program if not stand_in else (
+      lambda *arguments: _on_a_clock(train.compile_program(*arguments), stand_in))
+  loop_s, step_s = [], []
+  for _ in range(rounds):
+    with tempfile.TemporaryDirectory(prefix='anatcl-bench-') as name:
+      with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        train.train(config, pathlib.Path(name), program)
+      rows = tracking.read_metrics(pathlib.Path(name))
+    # The last epoch's row waits for the held-out loss.
+    spans = [(row['step'] - before['step'], row['subjects_per_second'])
+             for before, row in itertools.pairwise(rows) if 1 < row['epoch'] < epochs]
+    count = sum(steps for steps, _ in spans)
+    loop_s.append(sum(steps * config.batch_size / rate for steps, rate in spans) / count)
+    step_s.append(stand_in or _step_alone(config, count))
+  ratio = timing.ratio(loop_s, step_s)
+  return {'loop_s': timing.summary(loop_s), 'step_s': timing.summary(step_s),
+          **{f'share_{name}': value - 1 for name, value in ratio.items()}}
+
+
+def _step_alone(config: ml_collections.ConfigDict, count: int) -> float:
+  mesh = parallel.make_mesh(config.batch_size)
+  program = train.compile_program(config, mesh, steps_per_epoch=count)
+  shape = shards.open_shards(config.data_dir).volume_shape(crop_sizes(config.crop))
+  state = parallel.replicate(program.init(jax.random.key(0), shape), mesh)
+  batch = parallel.shard_rows(random_batch(config, shape, config.batch_size), mesh)
+  state, metrics = program.train_step(state, batch)
+  jax.block_until_ready(metrics)
+  start = time.perf_counter()
+  for _ in range(count):
+    state, metrics = program.train_step(state, batch)
+  jax.block_until_ready(metrics)
+  return (time.perf_counter() - start) / count
+
+
+@dataclasses.dataclass(frozen=True)
+class _Late:
+  """A number that is there when the clock says so."""
+
+  due: float
+
+  def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    time.sleep(max(0, self.due - time.monotonic()))
+    return np.ones((), np.float32)
+
+
+def _on_a_clock(program: train.Program, seconds: float) -> train.Program:
+  """The program on devices that take so long for each step, one after the other."""
+  free_from = 0.0
+
+  def train_step(state, *batch):
+    nonlocal free_from
+    free_from = max(free_from, time.monotonic()) + seconds
+    names = 'loss', 'gradient_norm', 'parameter_norm'
+    return state.replace(step=state.step + 1), {name: _Late(free_from) for name in names}
+
+  return dataclasses.replace(program, train_step=train_step)
+
+
+def main(argv: list[str]) -> None:
+  """Prints the figures in a line."""
+  del argv
+  logging.disable(logging.INFO)   # Orbax's lines a checkpoint
+  stand_in = flags.FLAGS.stand_in
+  r = run(_CONFIG.value, flags.FLAGS.epochs, flags.FLAGS.rounds, stand_in)
+  device = cpu() if jax.default_backend() == 'cpu' else jax.devices()[0].device_kind
+  print(f'{device}{", a clock for the devices" if stand_in else ""}: step {r["step_s"]:.4f} s, '
+        f'loop {r["loop_s"]:.4f} s a step; the loop\'s share that is not the step '
+        f'{r["share_median"]:.1%} ({r["share_min"]:.1%} to {r["share_max"]:.1%})')
+
+
+if __name__ == '__main__':
+  _CONFIG, _PARSER = command_line.define_config('configs/pretrain.py:demo')
+  flags.DEFINE_integer('epochs', 6, 'Epochs of each loop', lower_bound=3)
+  flags.DEFINE_integer('rounds', 3, 'How often the two are timed in turn', lower_bound=1)
+  flags.DEFINE_float('stand_in', 0, 'Seconds a step of a clock instead of the devices')
+  with errors.reported():
+    sys.exit(app.run(main, flags_parser=_PARSER))
