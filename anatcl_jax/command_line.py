@@ -1,97 +1,151 @@
-"""Flags of the commands that take a config file: absl's, with one-line errors for the user."""
+"""Command lines: one parser for all commands, and commands that are chosen by a first word."""
 
 from __future__ import annotations
 
+import argparse
+import difflib
+import importlib
 import pathlib
 import re
-import runpy
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import ml_collections
-from absl import flags
-from ml_collections import config_flags
 
-from anatcl_jax.config import key_names
+from anatcl_jax import config_files, errors, paths
+from anatcl_jax.config import check_seed
 from anatcl_jax.errors import UserError, check_name
 
 
-def define_config(example: str) -> tuple[flags.FlagHolder, Callable[[list[str]], list[str]]]:
-  """The flag `config`, and the parser for `app.run` that goes with it.
+class Parser(argparse.ArgumentParser):
+  """argparse with this project's errors (one line), paths and habits.
+
+  An option that is given twice is an error, unless its action adds (append, extend); names are not
+  cut short; `~` and variables are replaced where the type is pathlib.Path.
+  """
+
+  def __init__(self, *, description: str, prog: str | None = None, **settings):
+    super().__init__(prog=prog, description=description, allow_abbrev=False,
+                     formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+    self.register('type', pathlib.Path, lambda text: pathlib.Path(paths.expanded(text)))
+    self.keeps_unknown = False    # what parse_known_args does not know is somebody else's
+
+  def parse_known_args(self, args=None, namespace=None):
+    """Raises UserError for an option that is given twice, or that is unknown."""
+    args = list(sys.argv[1:] if args is None else args)
+    self._check_repeated(args)
+    chosen, unknown = super().parse_known_args(args, namespace)
+    if unknown and not self.keeps_unknown:
+      self.refuse(unknown)
+    return chosen, unknown
+
+  def refuse(self, unknown: Sequence[str]) -> None:
+    """Raises UserError that names the first unknown argument and the nearest option."""
+    name = unknown[0].partition('=')[0]
+    if not name.startswith('-'):
+      raise UserError(f'unexpected argument {unknown[0]!r}; see {self.prog} --help')
+    near = difflib.get_close_matches(name, self._option_string_actions, n=1)
+    raise UserError(f'unknown option {name}' + (f': did you mean {near[0]}?' if near else '')
+                    + f'; see {self.prog} --help')
+
+  def error(self, message: str):
+    """Raises UserError in place of a usage text and exit."""
+    raise UserError(f'{message}; see {self.prog} --help')
+
+  def _check_repeated(self, args: Sequence[str]) -> None:
+    seen = set()
+    for argument in args[:args.index('--')] if '--' in args else args:
+      action = self._option_string_actions.get(argument.partition('=')[0])
+      if isinstance(action, argparse._AppendAction) or action is None:   # extend is a kind of it
+        continue
+      if action.dest in seen:
+        raise UserError(f'{action.option_strings[0]} is given twice; give it once')
+      seen.add(action.dest)
+
+
+class ConfigParser(Parser):
+  """The parser of a command with a config: its own options, --config and --config.KEY=VALUE."""
+
+  def __init__(self, *, description: str, config: str, example: str = '', prog: str | None = None):
+    super().__init__(prog=prog, description=description, epilog=config_files.explained(config),
+                     usage='%(prog)s --config=FILE [--config.KEY=VALUE ...] [options]')
+    self.keeps_unknown = True
+    self._like, self._example = config, example or f'configs/{config}.py'
+    self.add_argument('--config', metavar='FILE',
+                      help=f'config file, perhaps with arguments behind a colon, such as '
+                           f'{self._example}; {config} alone is the one that comes with the '
+                           'program (needed)')
+
+  def parse(self, arguments: Sequence[str] | None
+            ) -> tuple[argparse.Namespace, ml_collections.ConfigDict]:
+    """The options, and the config with the values that the arguments give.
+
+    Raises:
+      UserError: an unknown option or key (the nearest is named), a value that a key can't have, a
+        config file that can't be used.
+    """
+    options, rest = self.parse_known_args(arguments)
+    if options.config is None:
+      if unknown := [text for text in rest if re.match(r'-(?!-config\.)', text)]:
+        self.refuse(unknown)
+      raise UserError(f'give --config={self._example}, or --help')
+    config = config_files.load(options.config, self._like)
+    changes, unknown = config_files.split(rest, config)
+    if unknown:
+      self.refuse(unknown)
+    return options, config_files.override(config, changes)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+  """The type of an option that is a whole number from `least` on."""
+  def number(text: str) -> int:
+    if not re.fullmatch(r'-?\d+', text) or int(text) < least:
+      raise argparse.ArgumentTypeError(f'{text!r} is no whole number from {least} on')
+    return int(text)
+  return number
+
+
+def seed(text: str) -> int:
+  """The type of an option that is a seed."""
+  if not re.fullmatch(r'-?\d+', text):
+    raise argparse.ArgumentTypeError(f'{text!r} is no whole number')
+  return check_seed(int(text), 'the seed')
+
+
+def program() -> str:
+  """How this process was started, for usage lines and what is noted of a run."""
+  return ('anatcl-jax' if pathlib.Path(sys.argv[0]).name == 'anatcl-jax'
+          else 'python -m anatcl_jax')
+
+
+def run(commands: Mapping[str, tuple[str, str]], arguments: Sequence[str] | None, prog: str,
+        description: str, version: str | None = None,
+        otherwise: Callable[[list[str], str], None] | None = None) -> None:
+  """Runs the command that the first argument names; only its module is imported.
 
   Args:
-    example: a config file, as it is named in --help and in errors.
+    commands: by name, the module with its `main(arguments, prog)`, and what it does in a line.
+    otherwise: what is run where the first argument names none of them.
   """
-  holder = config_flags.DEFINE_config_file(
-      'config', None, f'Config file, perhaps with arguments after a colon, such as {example}.'
-      + _explained_keys(example.partition(':')[0]))
-  # absl's --help lists the flags of the program's own file alone.
-  flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['config'])
-  return holder, lambda argv: _parse_flags(argv, holder, example.partition(':')[0])
-
-
-def config_argument() -> tuple[str, str]:
-  """The config file that was given and the arguments behind its colon."""
-  path, _, arguments = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')
-  return path, arguments
-
-
-def load_config(text: str) -> ml_collections.ConfigDict:
-  """The config of `FILE` or `FILE:arguments`, as --config=... gives it.
-
-  Raises:
-    UserError: no such file, or arguments that it does not know.
-  """
-  path, _, arguments = text.partition(':')
-  if not pathlib.Path(path).is_file():
-    raise UserError(f'{path}: no such config file; configs/ has those that come with the program')
-  return runpy.run_path(path)['get_config'](arguments or None)
-
-
-def _explained_keys(path: str) -> str:
-  """The keys of a config file with what its comments say of them, for --help."""
-  if not pathlib.Path(path).is_file():
-    return ''
-  lines = []
-  for line in pathlib.Path(path).read_text(encoding='utf-8').splitlines():
-    if match := re.fullmatch(r'  config\.(\S+) = (\S+|\'.*?\')(?: +# (.*))?', line):
-      key, value, what = match.groups()
-      given = value if not value.startswith(('chosen.', 'ConfigDict', 'str(')) else '...'
-      lines.append(f'--config.{key}={given}  {what or ""}'.rstrip())
-    elif lines and (match := re.fullmatch(r' {20,}# (.*)', line)):   # a comment that goes on
-      lines[-1] += f' {match[1]}'
-  return ' Its keys:\n' + '\n'.join(line for line in lines if 'ConfigDict' not in line)
-
-
-def _parse_flags(argv: list[str], config: Any, example: str) -> list[str]:
-  """absl's parser with one-line errors that name the nearest valid flag or config key."""
-  try:
-    rest = flags.FLAGS(argv)
-    if config.value is None:
-      raise UserError(f'give --config={example}, or --help')
-    config.value.items()  # a config file that could not be read raises on its first use
-  except UserError:
-    raise
-  except Exception as error:  # absl and ml_collections raise a dozen types
-    _check_keys(argv)
-    raise UserError(str(error).strip().splitlines()[-1]) from None
-  if rest[1:]:
-    raise UserError(f'unexpected argument {rest[1]!r}; values are given as --key=value')
-  return rest
-
-
-def _check_keys(argv: list[str]) -> None:
-  """Raises UserError for a config file that is not there, and for a KEY that it does not have."""
-  position, path = next(((i, a.partition('=')[2]) for i, a in enumerate(argv)
-                         if re.match(r'--?config=', a)), (0, None))
-  if any(re.match(r'--?config\.', argument) for argument in argv[:position or len(argv)]):
-    raise UserError('give --config=FILE before the --config.KEY=VALUE that change it')
-  if path and not pathlib.Path(path.partition(':')[0]).is_file():
-    raise UserError(f'{path.partition(":")[0]}: no such config file; configs/ has those that come '
-                    'with the program')
-  if path:
-    names = key_names(flags.FLAGS['config'].parser.parse(path))
-    for argument in argv:
-      if match := re.match(r'--?config\.([^=]+)', argument):
-        check_name(match[1], names, 'config key')
+  arguments = list(sys.argv[1:] if arguments is None else arguments)
+  if arguments and arguments[0] in commands:
+    module, _ = commands[arguments[0]]
+    importlib.import_module(module).main(arguments[1:], f'{prog} {arguments[0]}')
+    return
+  if otherwise:
+    otherwise(arguments, prog)
+    return
+  with errors.reported():
+    width = max(map(len, commands)) + 2
+    lines = [f'  {name:{width}}{summary}' for name, (_, summary) in commands.items()]
+    parser = Parser(prog=prog, description=description, usage=f'{prog} COMMAND ...',
+                    epilog='commands:\n' + '\n'.join(lines)
+                           + f'\n\n{prog} COMMAND --help says more of each.')
+    if version:
+      parser.add_argument('--version', action='version', version=version)
+    parser.add_argument('command', nargs='?', help=argparse.SUPPRESS)
+    parser.keeps_unknown = True
+    command = parser.parse_known_args(arguments)[0].command
+    if command is None:
+      raise UserError(f'give a command: {", ".join(commands)}; see {prog} --help')
+    check_name(command, commands, 'command')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -10,6 +11,11 @@ import ml_collections
 from anatcl_jax.errors import UserError, check_name
 
 PRECISIONS = ('float32', 'bfloat16')
+
+# Keys of configs that hold a path, and those that hold several, as PATH,NAME=PATH: home folders and
+# variables in them are replaced.
+PATHS = ('data_dir', 'compilation_cache', 'report_at_end', 'participants', 'task_file', 'out')
+LISTS_OF_PATHS = ('checkpoint', 'features', 'trained_on')
 
 
 def parse_arguments(text: str | None, **defaults: Any) -> ml_collections.ConfigDict:
@@ -31,13 +37,23 @@ def parse_arguments(text: str | None, **defaults: Any) -> ml_collections.ConfigD
   return ml_collections.ConfigDict(chosen)
 
 
-def key_names(config: ml_collections.ConfigDict, prefix: str = '') -> list[str]:
-  """Dotted names of all values of a config."""
-  names = []
+def flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """All values of a config, or of what json made of it, by their dotted names."""
+  values = {}
   for key, value in config.items():
-    names += (key_names(value, f'{prefix}{key}.') if isinstance(value, ml_collections.ConfigDict)
-              else [prefix + key])
-  return names
+    inner = isinstance(value, (dict, ml_collections.ConfigDict))
+    values |= flat(value, f'{prefix}{key}.') if inner else {f'{prefix}{key}': value}
+  return values
+
+
+def check_seed(seed: int, name: str) -> int:
+  """The seed; UserError where it is none.
+
+  Beyond 32 bits JAX takes the lower ones without a word, scikit-learn refuses.
+  """
+  if not 0 <= seed < 2**32:
+    raise UserError(f'{name} is {seed}, must be from 0 to {2**32 - 1}')
+  return seed
 
 
 def crop_sizes(text: str) -> tuple[int, int, int] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import difflib
 import errno
@@ -75,13 +74,6 @@ def _without_late_callbacks() -> Iterator[None]:
     yield
   finally:
     sys.unraisablehook = usual
-
-
-class Parser(argparse.ArgumentParser):
-  """argparse with this project's errors: one line, without the usage above it."""
-
-  def error(self, message: str):
-    raise UserError(f'{message}; see {self.prog} --help')
 
 
 def check_name(name: str, valid: Iterable[str], kind: str) -> None:

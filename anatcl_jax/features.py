@@ -25,28 +25,21 @@ import importlib.util
 import pathlib
 import re
 import sys
+from typing import TYPE_CHECKING
 
-import jax
-import numpy as np
-import pandas
-from absl import logging
-
-from anatcl_jax import errors
-from anatcl_jax.cohorts import cohort as cohorts
-from anatcl_jax.cohorts import find_scans, tables
-from anatcl_jax.cohorts.phenotypes import PRESETS
-from anatcl_jax.config import crop_sizes
-from anatcl_jax.data import shards
-from anatcl_jax.data.arrange import PREDECESSOR
+from anatcl_jax import command_line, errors, paths
+from anatcl_jax.config import PRECISIONS, crop_sizes
 from anatcl_jax.errors import RunFailure, UserError, listed
-from anatcl_jax.frozen import checks as feature_checks
-from anatcl_jax.frozen import extract, image_encoder
-from anatcl_jax.frozen.image_encoder import Encoder, load
-from anatcl_jax.frozen.rows import File, Finished, Input, Record, make_rows
-from anatcl_jax.frozen.table import ENDINGS, write_description, write_table
-from anatcl_jax.report import representation, style
+
+if TYPE_CHECKING:   # what is heavy is imported where it is used: --help need not wait for it
+  from anatcl_jax.frozen.image_encoder import Encoder, load
+  from anatcl_jax.frozen.rows import Input
 
 __all__ = ['Encoder', 'load', 'main']
+
+CARD = 'card'   # as in image_encoder, like the names of grids and axes; a test compares
+GRIDS = (CARD, 'native', 'mni1.5')
+PREDECESSOR = 'predecessor'
 
 _AXES_HELP = f"""\
 where the axes of the array point to that the encoder sees: RAS, LAS, SRA, ... or `{PREDECESSOR}`
@@ -56,18 +49,30 @@ and reshapes them to a shape that they may already have, which permutes the axes
 does the same. Which setting of a released checkpoint predicts age best is evidence of what it saw"""
 
 
-def main(arguments: list[str] | None = None) -> None:
+def __getattr__(name: str):
+  """`Encoder` and `load`, for Python's users."""
+  if name not in ('Encoder', 'load'):
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  from anatcl_jax.frozen import image_encoder
+  return getattr(image_encoder, name)
+
+
+def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.features') -> None:
   """Makes a table as the arguments say."""
-  logging.set_verbosity(logging.ERROR)    # Orbax warns of what is no fault
+  arguments = sys.argv[1:] if arguments is None else arguments
   with errors.reported():
-    options = command_line().parse_args(arguments)
+    options = command_line_parser(prog).parse_args(arguments)
+    from absl import logging
+
+    from anatcl_jax.frozen import image_encoder
+    logging.set_verbosity(logging.ERROR)    # Orbax warns of what is no fault
     _check(options)
     changes = {name: value for name in ('axes', 'crop', 'pad')
-               if (value := getattr(options, name)) != image_encoder.CARD}
+               if (value := getattr(options, name)) != CARD}
     for name in ('crop', 'pad'):
       if name in changes:
         changes[name] = crop_sizes(changes[name])
-    encoder = load(options.weights, grid=options.grid, spacing=options.spacing,
+    encoder = image_encoder.load(options.weights, grid=options.grid, spacing=options.spacing,
                    precision=options.precision, **changes)
     for note in encoder.weights.card['notes']:
       print(f'note: {note}', file=sys.stderr)
@@ -75,9 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
       inputs, synthetic = _files(options.volumes, options.id_pattern)
     else:
       inputs, synthetic = _records(options.data_dir, encoder)
-    command = ['python', '-m', 'anatcl_jax.features',
-               *(sys.argv[1:] if arguments is None else arguments)]
-    left_out = _make(encoder, inputs, options, synthetic, command)
+    left_out = _make(encoder, inputs, options, synthetic, [*prog.split(), *arguments])
   if left_out:
     sys.exit(RunFailure.exit_code)
 
@@ -85,6 +88,15 @@ def main(arguments: list[str] | None = None) -> None:
 def _make(encoder: Encoder, inputs: list[Input], options: argparse.Namespace, synthetic: bool,
           command: list[str]) -> dict[int, str]:
   """Rows, checks, table and what describes it; returns what was left out and why."""
+  import jax
+  import numpy as np
+  import pandas
+
+  from anatcl_jax.cohorts import tables
+  from anatcl_jax.frozen import checks as feature_checks
+  from anatcl_jax.frozen.rows import Finished, make_rows
+  from anatcl_jax.frozen.table import write_description, write_table
+  from anatcl_jax.report import representation, style
   out = options.out
   try:
     finished = Finished(out.with_name(out.name + '.partial'), encoder.settings())
@@ -130,39 +142,39 @@ def _make(encoder: Encoder, inputs: list[Input], options: argparse.Namespace, sy
   return left_out
 
 
-def command_line() -> errors.Parser:
+def command_line_parser(prog: str = 'python -m anatcl_jax.features') -> command_line.Parser:
   """The parser of the command's arguments."""
-  parser = errors.Parser(prog='python -m anatcl_jax.features', description=__doc__,
-                         formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--weights', required=True, metavar='WEIGHTS',
+  parser = command_line.Parser(prog=prog, description=__doc__)
+  parser.add_argument('--weights', required=True, type=paths.expanded, metavar='WEIGHTS',
                       help='a workdir of a run, a folder that convert wrote, a .safetensors, a '
                            'released .pth (read without running code in it), or '
                            'untrained:ENCODER[:SEED], such as untrained:resnet18')
   which = parser.add_mutually_exclusive_group(required=True)
-  which.add_argument('--volumes', nargs='+', metavar='GLOB',
+  which.add_argument('--volumes', action='extend', nargs='+', type=paths.expanded, metavar='GLOB',
                      help='gray-matter maps, .nii or .nii.gz: files or quoted patterns, ** for any '
                           'depth')
-  which.add_argument('--data-dir', metavar='DIR', help='a shard set of anatcl_jax.prepare')
+  which.add_argument('--data-dir', type=paths.expanded, metavar='DIR',
+                     help='a shard set of anatcl_jax.prepare')
   parser.add_argument('--out', required=True, type=pathlib.Path, metavar='TABLE',
                       help='a new .tsv, or .parquet with the extra of that name')
   parser.add_argument('--id-pattern', metavar='REGEX',
                       help='regular expression that finds (?P<participant>...) and, if there are '
                            'any, (?P<session>...) in the path of a volume (default: by name, as '
                            'BIDS and CAT12 name them, else the whole file name)')
-  parser.add_argument('--grid', choices=image_encoder.GRIDS, default=image_encoder.CARD,
+  parser.add_argument('--grid', choices=GRIDS, default=CARD,
                       help='voxels that --volumes are put on: those of the card (where it knows '
                            'none: native), native (each as it is), or CAT12\'s 121x145x121 at 1.5 '
                            'mm (default: %(default)s)')
   parser.add_argument('--spacing', type=float, metavar='MM',
                       help='another voxel size, about the centre of that grid')
-  parser.add_argument('--axes', default=image_encoder.CARD, help=_AXES_HELP)
-  parser.add_argument('--crop', default=image_encoder.CARD, metavar='X,Y,Z',
+  parser.add_argument('--axes', default=CARD, help=_AXES_HELP)
+  parser.add_argument('--crop', default=CARD, metavar='X,Y,Z',
                       help='most voxels along each axis, cut about the centre; none: no crop '
                            '(default: what the card says)')
-  parser.add_argument('--pad', default=image_encoder.CARD, metavar='X,Y,Z',
+  parser.add_argument('--pad', default=CARD, metavar='X,Y,Z',
                       help='fewest voxels along each axis, zeros around (default: what the card '
                            'says)')
-  parser.add_argument('--precision', choices=extract.PRECISIONS, default='float32',
+  parser.add_argument('--precision', choices=PRECISIONS, default='float32',
                       help='what the encoder computes in (default: %(default)s); '
                            'docs/features.md has the difference')
   parser.add_argument('--batch-size', type=int, default=8, metavar='N',
@@ -175,6 +187,7 @@ def command_line() -> errors.Parser:
 
 def _check(options: argparse.Namespace) -> None:
   """Raises UserError for options that can't be meant, before anything is read."""
+  from anatcl_jax.frozen.table import ENDINGS
   if options.out.suffix not in ENDINGS:
     raise UserError(f'--out {options.out}: the ending says what is written; give '
                     f'{" or ".join(ENDINGS)}')
@@ -187,7 +200,7 @@ def _check(options: argparse.Namespace) -> None:
       raise UserError(f'--{name.replace("_", "-")} {getattr(options, name)} must be at least 1')
   if options.spacing is not None and not 0.1 <= options.spacing <= 50:
     raise UserError(f'--spacing {options.spacing:g} must lie between 0.1 and 50 mm')
-  if options.data_dir and (options.grid != image_encoder.CARD or options.spacing):
+  if options.data_dir and (options.grid != CARD or options.spacing):
     raise UserError('--grid and --spacing are of --volumes; shards are used on the grid that they '
                     'were prepared on')
   if options.data_dir and options.id_pattern:
@@ -196,6 +209,10 @@ def _check(options: argparse.Namespace) -> None:
 
 def _files(patterns: list[str], id_pattern: str | None) -> tuple[list[Input], bool]:
   """Files of --volumes in the order of their paths, and whether their folder says SYNTHETIC."""
+  from anatcl_jax.cohorts import cohort as cohorts
+  from anatcl_jax.cohorts import find_scans
+  from anatcl_jax.cohorts.phenotypes import PRESETS
+  from anatcl_jax.frozen.rows import File
   paths = set()
   for pattern in patterns:
     matched = ([pattern] if pathlib.Path(pattern).is_file()
@@ -224,6 +241,9 @@ def _files(patterns: list[str], id_pattern: str | None) -> tuple[list[Input], bo
 
 def _records(data_dir: str, encoder: Encoder) -> tuple[list[Input], bool]:
   """Records of a shard set, and whether they are SYNTHETIC."""
+  from anatcl_jax.data import shards
+  from anatcl_jax.frozen import extract
+  from anatcl_jax.frozen.rows import Record
   data = shards.open_shards(data_dir)
   extract.warn_of_grid(encoder.weights, data)
   identity = data.identity()

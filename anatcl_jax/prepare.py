@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+from typing import TYPE_CHECKING
 
-from anatcl_jax import errors
+from anatcl_jax import command_line, errors, paths
 from anatcl_jax.cohorts import atlas as atlases
-from anatcl_jax.cohorts import bids, openbhb
-from anatcl_jax.cohorts.cohort import Cohort
-from anatcl_jax.cohorts.openbhb_arrays import MODALITIES
-from anatcl_jax.cohorts.phantom import cohort as phantom
-from anatcl_jax.cohorts.phenotypes import PRESETS
-from anatcl_jax.cohorts.volumes import NAMED_GRIDS
-from anatcl_jax.data import inspection, shards
-from anatcl_jax.data.make_shards import make_phantom_shards, make_shards
-from anatcl_jax.data.write_shards import Part
+
+if TYPE_CHECKING:
+  from anatcl_jax.cohorts.cohort import Cohort
+
+# What these names mean is known to the rooms, which are imported when a command runs: --help need
+# not wait for them. A test compares.
+PRESETS = ('bids', 'adni', 'oasis3', 'schizconnect', 'abide1')
+GRIDS = ('mni1.5',)
+DTYPES = ('float32', 'float16', 'uint8')
+LAYOUTS = ('subjects', 'hub', 'matrix')
+MODALITIES = ('vbm', 'quasiraw')
+PHANTOM = {'subjects': 100, 'seed': 0, 'sites': 3, 'sessions': 1, 'patients': 0.0, 'spacing': 5.0}
 
 _BIDS_EXAMPLE = """\
 worked example: AOMIC gray-matter maps with cortical thickness, resampled to 4 mm
@@ -71,17 +75,16 @@ worked example: 100 synthetic subjects at 5 mm, and the cohort they came from (N
 """
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.prepare') -> None:
   """The command line; user errors end it with one line and exit code 2."""
   with errors.reported():
-    chosen = command_line().parse_args(arguments)
+    chosen = command_line_parser(prog).parse_args(arguments)
     chosen.run(chosen)
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line_parser(prog: str = 'python -m anatcl_jax.prepare') -> command_line.Parser:
   """The parser of all its commands."""
-  parser = errors.Parser(prog='python -m anatcl_jax.prepare', description=__doc__,
-                         formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = command_line.Parser(prog=prog, description=__doc__)
   commands = parser.add_subparsers(required=True, metavar='COMMAND')
   _add_bids(commands)
   _add_openbhb(commands)
@@ -94,8 +97,8 @@ def _add_bids(commands) -> None:
   parser = commands.add_parser(
       'bids', help='a glob of NIfTI volumes, participants.tsv and FreeSurfer tables',
       description='NIfTI volumes, a BIDS participants.tsv and FreeSurfer tables to shards.',
-      epilog=_BIDS_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--volumes', required=True, metavar='GLOB',
+      epilog=_BIDS_EXAMPLE)
+  parser.add_argument('--volumes', required=True, type=paths.expanded, metavar='GLOB',
                       help='quoted pattern of .nii or .nii.gz files, ** for any depth')
   parser.add_argument('--id-pattern', metavar='REGEX',
                       help='regular expression that finds (?P<participant>...) and, if there are '
@@ -106,7 +109,8 @@ def _add_bids(commands) -> None:
                            '--phenotypes; more is kept')
   parser.add_argument('--phenotypes', choices=PRESETS, default='bids',
                       help='whose columns and codes the table has (default: %(default)s)')
-  parser.add_argument('--morphometry', nargs='+', default=[], type=pathlib.Path, metavar='TABLE',
+  parser.add_argument('--morphometry', action='extend', nargs='+', default=[], type=pathlib.Path,
+                      metavar='TABLE',
                       help="aparcstats2table outputs, tab or comma, or FreeSurfer's SUBJECTS_DIR; "
                            'none: no anatomical loss')
   _add_labels(parser)
@@ -118,15 +122,15 @@ def _add_openbhb(commands) -> None:
   parser = commands.add_parser(
       'openbhb', help='OpenBHB: per-subject files, hub release or challenge matrix',
       description='OpenBHB in any of its layouts to shards.',
-      epilog=_OPENBHB_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
+      epilog=_OPENBHB_EXAMPLE)
   parser.add_argument('--root', required=True, type=pathlib.Path, metavar='DIR',
                       help='the folder that holds it; see below')
-  parser.add_argument('--layout', choices=['auto', *openbhb.LAYOUTS], default='auto',
+  parser.add_argument('--layout', choices=['auto', *LAYOUTS], default='auto',
                       help='how it lies there (default: %(default)s)')
   parser.add_argument('--mask', type=pathlib.Path, metavar='NIFTI',
                       help='template that masked the volumes; the matrix needs it, other layouts '
                            'take their affine from it')
-  parser.add_argument('--modality', choices=sorted(MODALITIES, reverse=True), default='vbm',
+  parser.add_argument('--modality', choices=MODALITIES, default='vbm',
                       help="vbm: CAT12's gray matter at 1.5 mm; quasiraw: T1-weighted at 1 mm "
                            '(default: %(default)s)')
   parser.add_argument('--axes', choices=['LAS', 'RAS'], default='LAS',
@@ -138,24 +142,23 @@ def _add_openbhb(commands) -> None:
 
 
 def _add_phantom(commands) -> None:
-  defaults = phantom.PhantomSettings()
   parser = commands.add_parser(
       'phantom', help='a synthetic cohort of which the truth is known',
       description='Draws a SYNTHETIC digital cohort and makes shards of it as of a real one.',
-      epilog=_PHANTOM_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--subjects', type=int, default=defaults.subjects, metavar='N',
+      epilog=_PHANTOM_EXAMPLE)
+  parser.add_argument('--subjects', type=int, default=PHANTOM['subjects'], metavar='N',
                       help='how many (default: %(default)s)')
-  parser.add_argument('--seed', type=int, default=defaults.seed, metavar='S',
+  parser.add_argument('--seed', type=command_line.seed, default=PHANTOM['seed'], metavar='S',
                       help='subject i of a seed is always the same (default: %(default)s)')
-  parser.add_argument('--sites', type=int, default=defaults.sites, metavar='N',
+  parser.add_argument('--sites', type=int, default=PHANTOM['sites'], metavar='N',
                       help='scanners, each with its own look (default: %(default)s)')
-  parser.add_argument('--sessions', type=int, default=defaults.sessions, metavar='N',
+  parser.add_argument('--sessions', type=int, default=PHANTOM['sessions'], metavar='N',
                       help='scans a subject (default: %(default)s)')
-  parser.add_argument('--patients', type=float, default=defaults.patients, metavar='SHARE',
+  parser.add_argument('--patients', type=float, default=PHANTOM['patients'], metavar='SHARE',
                       help='share of subjects with disease (default: %(default)s)')
   parser.add_argument('--keep-cohort', type=pathlib.Path, metavar='DIR',
                       help='keep the NIfTI files, tables and truth there (default: deleted)')
-  _add_output(parser, spacing=defaults.spacing)
+  _add_output(parser, spacing=PHANTOM['spacing'])
   parser.set_defaults(run=_prepare_phantom)
 
 
@@ -177,15 +180,14 @@ def _add_inspect(commands) -> None:
                       help='the picture (default: DIR/contact-sheet.png)')
   parser.add_argument('--scans', type=int, default=120, metavar='N',
                       help='most scans on the picture, evenly chosen (default: %(default)s)')
-  parser.set_defaults(run=lambda chosen: inspection.inspect(
-      chosen.data_dir, chosen.sheet or chosen.data_dir / 'contact-sheet.png', chosen.scans))
+  parser.set_defaults(run=_inspect)
 
 
 def _add_output(parser, spacing: float | None = None) -> None:
   parser.add_argument('--out', required=True, type=pathlib.Path, metavar='DIR',
                       help='the shard set; a rerun keeps what is up to date there')
   if spacing is None:
-    parser.add_argument('--grid', choices=['native', *NAMED_GRIDS], default='native',
+    parser.add_argument('--grid', choices=['native', *GRIDS], default='native',
                         help="native: every volume's own, all alike; mni1.5: CAT12's 121x145x121 "
                              '(default: %(default)s)')
     parser.add_argument('--shape', type=int, nargs=3, metavar=('X', 'Y', 'Z'),
@@ -193,7 +195,7 @@ def _add_output(parser, spacing: float | None = None) -> None:
   parser.add_argument('--spacing', type=float, metavar='MM', default=spacing,
                       help='voxel size' + (f' (default: {spacing:g})' if spacing else
                                            "; resamples --grid's field of view"))
-  parser.add_argument('--dtype', choices=shards.DTYPES, default='float32',
+  parser.add_argument('--dtype', choices=DTYPES, default='float32',
                       help='how voxels are stored (default: %(default)s)')
   parser.add_argument('--workers', type=int, metavar='N', help='processes (default: one a core)')
   if spacing is None:
@@ -204,18 +206,28 @@ def _add_output(parser, spacing: float | None = None) -> None:
                              'cluster; then run the same command once without it')
 
 
+def _inspect(chosen: argparse.Namespace) -> None:
+  from anatcl_jax.data import inspection
+  inspection.inspect(chosen.data_dir, chosen.sheet or chosen.data_dir / 'contact-sheet.png',
+                     chosen.scans)
+
+
 def _prepare_bids(chosen: argparse.Namespace) -> None:
+  from anatcl_jax.cohorts import bids
   _write(chosen, bids.read_cohort(chosen.volumes, chosen.participants, chosen.morphometry,
                                   chosen.atlas, phenotypes=chosen.phenotypes,
                                   id_pattern=chosen.id_pattern))
 
 
 def _prepare_openbhb(chosen: argparse.Namespace) -> None:
+  from anatcl_jax.cohorts import openbhb
   _write(chosen, openbhb.read_cohort(chosen.root, chosen.layout, chosen.mask, chosen.atlas,
                                      chosen.modality, chosen.axes))
 
 
 def _write(chosen: argparse.Namespace, cohort: Cohort) -> None:
+  from anatcl_jax.data.make_shards import make_shards
+  from anatcl_jax.data.write_shards import Part
   make_shards(cohort, chosen.out, grid=chosen.grid, spacing=chosen.spacing, shape=chosen.shape,
               dtype=chosen.dtype, leave_out_bad=chosen.leave_out_bad,
               keep_incomplete=chosen.keep_incomplete, workers=chosen.workers,
@@ -223,6 +235,8 @@ def _write(chosen: argparse.Namespace, cohort: Cohort) -> None:
 
 
 def _prepare_phantom(chosen: argparse.Namespace) -> None:
+  from anatcl_jax.cohorts.phantom import cohort as phantom
+  from anatcl_jax.data.make_shards import make_phantom_shards
   settings = phantom.PhantomSettings(
       subjects=chosen.subjects, seed=chosen.seed, spacing=chosen.spacing, sites=chosen.sites,
       sessions=chosen.sessions, patients=chosen.patients)

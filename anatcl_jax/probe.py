@@ -11,8 +11,8 @@ have a row a scan, participant_id and session, then the columns f0, f1, ... Each
 by scikit-learn from every representation in the same nested cross-validation by participant;
 people whom an encoder was trained on are never predicted. The folder config.out then holds
 report.html, one page with pictures, results.tsv (mean, sd and 95 % interval of each metric),
-predictions, comparisons and how they were made. Tasks are data: configs/tasks.py has them by cohort, and docs/probe.md says how each figure
-is made.
+predictions, comparisons and how they were made. Tasks are data: configs/tasks.py has them by cohort
+(a file of your own is Python that is run), and docs/probe.md says how each figure is made.
 """
 
 from __future__ import annotations
@@ -24,32 +24,38 @@ import pathlib
 import platform
 import shlex
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import jax
 import ml_collections
-import numpy as np
-from absl import app, logging
 
-from anatcl_jax import __version__, command_line, errors, outputs, report
-from anatcl_jax.devices import processes
+from anatcl_jax import __version__, command_line, errors, outputs
+from anatcl_jax.config import check_seed
 from anatcl_jax.errors import UserError, check_name
-from anatcl_jax.evaluation import beyond, estimators, run, saliency, sources, tasks, write
-from anatcl_jax.evaluation.evaluate import PROTOCOLS, Settings
-from anatcl_jax.evaluation.results import Evaluation, is_baseline
-from anatcl_jax.evaluation.sources import Sources
-from anatcl_jax.report import page
-from anatcl_jax.training import curves
+
+if TYPE_CHECKING:   # what is heavy is imported where it is used: --help need not wait for it
+  from anatcl_jax.evaluation.evaluate import Settings
+  from anatcl_jax.evaluation.results import Evaluation
+  from anatcl_jax.evaluation.run import Extent
+  from anatcl_jax.evaluation.saliency import Saliency
+  from anatcl_jax.evaluation.sources import Sources
 
 _VERSIONS = ('jax', 'flax', 'numpy', 'scipy', 'scikit-learn', 'pandas')
 
 
-def probe(config: ml_collections.ConfigDict) -> Evaluation:
+def probe(config: ml_collections.ConfigDict,
+          command: Sequence[str] = ('anatcl_jax.probe.probe(config)',)) -> Evaluation:
   """Evaluates as the config says, writes everything to config.out, and prints the table.
+
+  Args:
+    command: what was typed, for the record of how the results were made.
 
   Raises:
     UserError: config, weights, tables and labels do not go together; the text says which.
   """
+  from anatcl_jax import report
+  from anatcl_jax.evaluation import run, sources, tasks, write
+  from anatcl_jax.training import curves
   settings, extent = _settings(config)
   chosen = tasks.choose_tasks(config.tasks, *tasks.read_tasks(config.task_file))
   out = _out(config)
@@ -57,29 +63,35 @@ def probe(config: ml_collections.ConfigDict) -> Evaluation:
       checkpoint=config.checkpoint, tables=config.features, data_dir=config.data_dir,
       participants=config.participants, trained_on=config.trained_on,
       untrained_seeds=config.untrained_seeds, batch_size=config.batch_size)
-  evaluation = run.run(found.cohort, found.encoders, chosen, settings, extent, made(config, found))
+  evaluation = run.run(found.cohort, found.encoders, chosen, settings, extent,
+                       made(config, found, command))
   names = write.write_tables(evaluation, out)
   written = report.write(evaluation, out,
-                      training=curves.pictures(found.workdirs, evaluation.synthetic),
-                      saliencies=_saliencies(config, found, evaluation))
+                         training=curves.pictures(found.workdirs, evaluation.synthetic),
+                         saliencies=_saliencies(config, found, evaluation))
   print(''.join(f'note: {note}\n' for note in evaluation.notes), end='', file=sys.stderr)
   print(write.summary(evaluation))
   print(f'results: {written} (beside it {", ".join(names)}, figures/)')
   return evaluation
 
 
-def probe_run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def probe_run(config: ml_collections.ConfigDict, workdir: pathlib.Path,
+              command: Sequence[str]) -> None:
   """The same for the run of a workdir that has just ended; its row is named `trained`."""
+  import jax
+
+  from anatcl_jax.devices import processes
   if jax.process_count() > 1:
     if processes.is_first():
-      print(f'note: several processes ran; `python -m anatcl_jax.probe --config=configs/probe.py '
+      print(f'note: several processes ran; `python -m anatcl_jax.probe --config=probe '
             f'--config.checkpoint={workdir}` makes the report', file=sys.stderr)
     return
   config.checkpoint = f'trained={workdir}'
-  probe(config)
+  probe(config, command)
 
 
-def made(config: ml_collections.ConfigDict, found: Sources) -> dict[str, Any]:
+def made(config: ml_collections.ConfigDict, found: Sources,
+         command: Sequence[str]) -> dict[str, Any]:
   """How an evaluation was made, as plain JSON: command, versions, config, data, seeds, cards."""
   data = {'labels': found.cohort.source, 'scans': len(found.cohort.table),
           'participants': found.cohort.table['participant_id'].nunique(),
@@ -88,7 +100,7 @@ def made(config: ml_collections.ConfigDict, found: Sources) -> dict[str, Any]:
     data |= {'identity': found.data.identity(), 'grid': found.data.info['grid'],
              'atlas': found.data.info['atlas'], 'measures': list(found.data.measures)}
   return {
-      'command': shlex.join(['python', '-m', 'anatcl_jax.probe', *sys.argv[1:]]),
+      'command': shlex.join(command),
       'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
       'versions': {'anatcl_jax': __version__, 'python': platform.python_version()}
                   | {name: importlib.metadata.version(name) for name in _VERSIONS},
@@ -99,8 +111,12 @@ def made(config: ml_collections.ConfigDict, found: Sources) -> dict[str, Any]:
 
 
 def _saliencies(config: ml_collections.ConfigDict, found: Sources,
-                evaluation: Evaluation) -> list[saliency.Saliency]:
+                evaluation: Evaluation) -> list[Saliency]:
   """Of each encoder whose weights are there, for the first task that is a number or two classes."""
+  import numpy as np
+
+  from anatcl_jax.evaluation import saliency, tasks
+  from anatcl_jax.evaluation.results import is_baseline
   task = next((one.task for one in evaluation.outcomes if not one.refused
                and one.task.kind != tasks.CHALLENGE and len(one.classes) in (0, 2)), None)
   if config.saliency == 'none' or found.data is None or task is None:
@@ -114,13 +130,16 @@ def _saliencies(config: ml_collections.ConfigDict, found: Sources,
           for name, weights in found.weights.items() if not is_baseline(name)]
 
 
-def _settings(config: ml_collections.ConfigDict) -> tuple[Settings, run.Extent]:
+def _settings(config: ml_collections.ConfigDict) -> tuple[Settings, Extent]:
   """Raises UserError for values that no evaluation can have."""
+  from anatcl_jax.evaluation import beyond, estimators, run, saliency
+  from anatcl_jax.evaluation.evaluate import PROTOCOLS, Settings
   for key, least in (('folds', 2), ('inner_folds', 2), ('fewest', 2), ('bootstrap', 1),
-                     ('untrained_seeds', 0), ('seed', 0), ('jobs', 0), ('batch_size', 1),
+                     ('untrained_seeds', 0), ('jobs', 0), ('batch_size', 1),
                      ('saliency_scans', 1)):
     if config[key] < least:
       raise UserError(f'config.{key} is {config[key]}, must be at least {least}')
+  check_seed(config.seed, 'config.seed')
   names = tuple(filter(None, (name.strip() for name in config.estimators.split(','))))
   for name in names or ('',):
     check_name(name, estimators.ESTIMATORS, 'estimator')
@@ -135,6 +154,8 @@ def _settings(config: ml_collections.ConfigDict) -> tuple[Settings, run.Extent]:
 
 def _out(config: ml_collections.ConfigDict) -> pathlib.Path:
   """Where results go; raises UserError if they can't, before anything is computed."""
+  from anatcl_jax.evaluation import sources, write
+  from anatcl_jax.report import page
   checkpoints = list(sources.named_paths(config.checkpoint, 'checkpoint').values())
   alone = len(checkpoints) == 1 and not config.features
   out = pathlib.Path(config.out or (
@@ -145,14 +166,16 @@ def _out(config: ml_collections.ConfigDict) -> pathlib.Path:
   return out
 
 
-def main(argv: list[str]) -> None:
-  """Evaluates as the flags say."""
-  del argv
-  logging.set_verbosity(logging.ERROR)    # Orbax warns of what is no fault
-  probe(_CONFIG.value)
+def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.probe') -> None:
+  """Evaluates as the arguments say."""
+  arguments = sys.argv[1:] if arguments is None else arguments
+  with errors.reported():
+    _, config = command_line.ConfigParser(prog=prog, description=__doc__, config='probe'
+                                          ).parse(arguments)
+    from absl import logging
+    logging.set_verbosity(logging.ERROR)    # Orbax warns of what is no fault
+    probe(config, [*prog.split(), *arguments])
 
 
 if __name__ == '__main__':
-  _CONFIG, _PARSER = command_line.define_config('configs/probe.py')
-  with errors.reported():
-    app.run(main, flags_parser=_PARSER)
+  main()

@@ -13,6 +13,16 @@ Arguments follow a colon, joined by commas:
                             attract, or set their kernel, as --config.loss.terms.bmi.kernel=rbf
     encoder=...             resnet18 (default), resnet34, resnet50, resnet101, densenet121,
                             alexnet, or tiny (for tests and CPU)
+
+This file is Python that is run, and so is one of your own. One that changes only what it must goes
+on working when keys are added:
+
+    from anatcl_jax import config_files
+
+    def get_config(arguments=None):
+      config = config_files.load('pretrain')
+      config.learning_rate = 3e-4
+      return config
 """
 
 import pathlib
@@ -30,44 +40,55 @@ def get_config(arguments=None):
   config = ConfigDict()
 
   # Data
-  config.data_dir = 'data/openbhb'     # shards, made by `python -m anatcl_jax.prepare`
-  config.crop = '121,128,121'          # most voxels along each axis, cut about the centre; or none
-  config.measures = chosen.measures
-  config.atlas = chosen.atlas
-  config.num_folds = 5                 # by participant
-  config.fold = 0                      # the one held out
-  config.reader_threads = 4
+  config.data_dir = 'data/openbhb'     # folder of shards, made by `anatcl_jax.prepare`
+  config.crop = '121,128,121'          # three sizes: most voxels along each axis, cut about the
+                                       # centre; or none
+  config.measures = chosen.measures    # thickness, volume, area, ... of the shards, joined by +; or
+                                       # all
+  config.atlas = chosen.atlas          # of the shards: desikan or destrieux
+  config.num_folds = 5                 # participants are split into so many, from 2
+  config.fold = 0                      # the one held out, from 0
+  config.reader_threads = 4            # threads that read shards, from 1
   config.cache = 'none'                # or memory: volumes are read from disk once, if they fit
   config.data = ConfigDict()
   config.data.on_error = 'stop'        # at a damaged record; or skip: leave it out, and count it
 
   # Model
-  config.encoder = chosen.encoder
+  config.encoder = chosen.encoder      # resnet18, resnet34, resnet50, resnet101, densenet121,
+                                       # alexnet or tiny
   config.encoder_width = 0             # channels of the stem; 0: the encoder's own, 64
-  config.small_input = False           # 3^3 stem without early pooling, for coarse grids
-  config.head = 'mlp'                  # 512-512-128 on ResNet-18
-  config.feature_dim = 128
-  config.precision = 'bfloat16'        # of compute; parameters, statistics and loss are float32
+  config.small_input = False           # True: 3^3 stem without early pooling, for coarse grids
+  config.head = 'mlp'                  # 512-512-128 on ResNet-18; or linear, none
+  config.feature_dim = 128             # of the head's output, from 1
+  config.precision = 'bfloat16'        # of compute, or float32; parameters, statistics and loss are
+                                       # float32
   config.remat = 'none'                # or blocks: less memory, more time, the same numbers
 
   # Objective
-  config.views = 2
+  config.views = 2                     # of a volume in a step, from 1
   # Published: two identical views. Or a preset, crop, cutout, all (Barbano et al.) or yaware; or any
   # of crop, zoom, cutout, mean_cutout, blur, noise, translation, intensity, flip, joined by +.
   config.augment = 'none'
   config.loss = ConfigDict()
   config.loss.method = 'yaware'        # or supcon, expw, threshold
   config.loss.delta_reduction = 'sum'  # of threshold: sum or mean
-  config.loss.temperature = 0.1
-  config.loss.base_temperature = 0.07  # the loss is scaled by temperature / base_temperature
+  config.loss.temperature = 0.1        # above 0
+  config.loss.base_temperature = 0.07  # above 0; the loss is scaled by temperature / it
   config.loss.memory_budget_mb = 1024  # of a device, for the pairs of the batch; blocks beyond
   # A term attracts subjects by one attribute: a column of participants.tsv (kernels rbf, gaussian,
   # cauchy with sigma in its unit, or equality) or morphometry (local, global, rbf, whitened).
   # Which minimum and maximum the published normalisation of morphometry takes is not known.
-  config.loss.terms = ConfigDict({
-      'age': {'attribute': 'age', 'weight': 1.0, 'kernel': 'rbf', 'sigma': 2.0},
-      'anatomy': {'attribute': 'morphometry', 'weight': 1.0, 'kernel': chosen.variant,
-                  'normalization': 'minmax_region'}})
+  config.loss.terms = ConfigDict({'age': {}, 'anatomy': {}})
+  config.loss.terms.age.attribute = 'age'   # a column of participants.tsv, or morphometry
+  config.loss.terms.age.weight = 1.0   # 0 or above, not 0 in every term
+  config.loss.terms.age.kernel = 'rbf'   # or gaussian, cauchy, equality
+  config.loss.terms.age.sigma = 2.0    # above 0, in the attribute's unit, here years
+  config.loss.terms.anatomy.attribute = 'morphometry'   # or a column of participants.tsv
+  config.loss.terms.anatomy.weight = 1.0   # as above
+  config.loss.terms.anatomy.kernel = chosen.variant   # global, local, rbf or whitened
+  # minmax_region, minmax_measure and minmax_subject are readings of the published one; or zscore,
+  # none.
+  config.loss.terms.anatomy.normalization = 'minmax_region'
   for column in filter(None, chosen.also.split('+')):
     if column in config.loss.terms or '.' in column:
       raise UserError(f'also={column}: ' + ('a term of this name is there already'
@@ -76,26 +97,26 @@ def get_config(arguments=None):
         {'attribute': column, 'weight': 1.0, 'kernel': 'equality', 'sigma': 1.0})
 
   # Optimisation
-  config.epochs = 300
-  config.batch_size = 32               # of all devices together
+  config.epochs = 300                  # from 1
+  config.batch_size = 32               # of all devices together, from 2
   config.micro_batch_size = 0          # encoded at a time, of all devices; 0 for the whole batch
-  config.learning_rate = 1e-4
-  config.decay = 0.9                   # the learning rate is multiplied by it ...
-  config.decay_epochs = 10             # ... every so many epochs
-  config.weight_decay = 5e-5           # L2, added to the gradient (Adam, not AdamW)
-  config.seed = 0
+  config.learning_rate = 1e-4          # above 0
+  config.decay = 0.9                   # above 0; the learning rate is multiplied by it ...
+  config.decay_epochs = 10             # ... every so many epochs, from 1
+  config.weight_decay = 5e-5           # 0 or above: L2, added to the gradient (Adam, not AdamW)
+  config.seed = 0                      # of parameters, order and views, 0 to 2^32 - 1
 
   # Running
   config.mapper = 'jit'                # or pmap
-  config.log_every_steps = 50
+  config.log_every_steps = 50          # a row of metrics.jsonl, from 1
   config.heartbeat_seconds = 60.0      # a wait so long is told on stderr; 0: never
   config.profile_steps = ''            # such as 10:12: profiled into profile/ of the workdir
   config.compilation_cache = 'auto'    # of programs: the user's cache; or a folder, or none
-  config.heldout_every_epochs = 1
+  config.heldout_every_epochs = 1      # the loss of the fold held out, from 1
   config.probe_every_epochs = 0        # age, sex and site from frozen features; 0: never
-  config.report_at_end = ''            # a config of the probe, applied when the run is done
-  config.checkpoint_every_epochs = 1
-  config.keep_checkpoints = 3          # the last ones
+  config.report_at_end = ''            # a config file of the probe, applied when the run is done
+  config.checkpoint_every_epochs = 1   # from 1
+  config.keep_checkpoints = 3          # the last ones, from 1
   config.keep_every_epochs = 0         # also those of every n-th epoch, for ever; 0: none
   config.keep_best_metric = 'heldout/loss'   # and the best by a name in metrics.jsonl; '': none
   config.keep_best_mode = 'min'        # or max

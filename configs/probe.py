@@ -28,7 +28,7 @@ def get_config(arguments=None):
 
   # What is evaluated; several are separated by commas, each perhaps with a name before an `=`
   config.checkpoint = ''               # workdirs or converted weights, applied to data_dir
-  config.features = ''                 # tables that `python -m anatcl_jax.features` made before
+  config.features = ''                 # tables that `anatcl_jax.features` made before
 
   # Whose scans
   config.data_dir = ''                 # shards; of a single workdir, those that it was trained on
@@ -37,26 +37,27 @@ def get_config(arguments=None):
 
   # What is predicted
   config.tasks = chosen.cohort         # names of tasks and of cohorts, and thickness:lh_insula
-  config.task_file = str(pathlib.Path(__file__).with_name('tasks.py'))
+  config.task_file = str(pathlib.Path(__file__).with_name('tasks.py'))   # Python, which is run
 
   # How
-  config.estimators = 'linear'         # and svm, mlp
+  config.estimators = 'linear'         # linear, svm, mlp; several are separated by commas
   config.protocol = 'auto'             # of people seen in pretraining: auto fits on them and tests
                                        # on the others, cross_validation leaves them out
-  config.folds = 5                     # by participant, stratified
-  config.inner_folds = 5               # of the grid search
-  config.fewest = 10                   # people a class
-  config.bootstrap = 1000              # samples of people, for 95 % intervals
+  config.folds = 5                     # by participant, stratified; from 2
+  config.inner_folds = 5               # of the grid search, from 2
+  config.fewest = 10                   # people a class, from 2
+  config.bootstrap = 1000              # samples of people, for 95 % intervals; from 1
   config.untrained_seeds = 3           # the one of median score is shown; 0 leaves it out
   config.learning_curve = 'auto'       # numbers of labelled people such as 25,50,100; or none
-  config.leave_one_site_out = True
+  config.leave_one_site_out = True     # or False
   config.saliency = 'gradient'         # of the first task, by checkpoints; or occlusion, or none
-  config.saliency_scans = 32           # averaged over so many at most
-  config.seed = 0
+  config.saliency_scans = 32           # averaged over so many at most, from 1
+  config.seed = 0                      # of folds and bootstrap, 0 to 2^32 - 1
   config.jobs = 0                      # processes; 0 takes one a core
-  config.batch_size = 32               # of volumes through the encoder
+  config.batch_size = 32               # of volumes through the encoder, from 1
 
-  config.out = ''                      # default: probe/ of the workdir, else runs/probe
+  # Where it goes
+  config.out = ''                      # a folder; '': probe/ of the workdir, else runs/probe
 
   if chosen.demo:
     config.checkpoint = 'trained=runs/pretrain-demo-global-tiny-fold0'

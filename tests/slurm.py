@@ -29,7 +29,7 @@ def srun(argv: list[str]) -> int:
   command = list(itertools.dropwhile(lambda word: word.startswith('-'), argv))
   assert command[1:3] == ['-m', 'anatcl_jax.main'], command
   tasks = [worker.context().Process(target=_task, args=(
-      index, ['main', *command[3:]], pathlib.Path(os.environ['TASK_OUTPUT'] + f'.{index}'),
+      index, command[3:], pathlib.Path(os.environ['TASK_OUTPUT'] + f'.{index}'),
       pathlib.Path(os.environ['COMPILED']))) for index in range(TASKS)]
   for task in tasks:
     task.start()

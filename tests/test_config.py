@@ -92,8 +92,10 @@ def test_terms_need_a_weight():
     (['--config=configs/pretrain.py:demos'], "did you mean 'demo'"),
     (['--config=configs/pretrain.py', '--config.epochs=ten'], '--config.epochs=ten'),
     (['--config=configs/pretrian.py'], 'configs/pretrian.py: no such config file'),
-    (['--config.epochs=3', '--config=configs/pretrain.py'], 'give --config=FILE before'),
-    (['--confg=configs/pretrain.py'], 'Did you mean: config'),
+    (['--config.epochs=3'], 'give --config=configs/pretrain.py'),
+    (['--config=configs/pretrain.py', '--config.epochs=3', '--config.epochs=4'], 'given twice'),
+    (['--config=configs/pretrain.py', '--workdir=a', '--workdir', 'b'], 'given twice'),
+    (['--confg=configs/pretrain.py'], 'did you mean --config?'),
     (['--config=configs/pretrain.py:demo', 'extra'], "unexpected argument 'extra'"),
     ([], 'give --config=configs/pretrain.py'),
     (['--config=configs/pretrain.py', '--workdir=DIR'], 'data/openbhb holds no shards')])

@@ -13,6 +13,7 @@ import safetensors.numpy
 
 from anatcl_jax import convert, models
 from anatcl_jax.errors import UserError
+from anatcl_jax.weights import write
 from anatcl_jax.weights.load import Weights, fresh, load_weights
 from anatcl_jax.weights.released_names import from_released, to_released
 from tests.models.test_models import random_variables
@@ -115,7 +116,7 @@ def test_keys_of_wrappers(wrap):
 
 def test_folders_that_are_spoilt(pth, tmp_path):
   folder = tmp_path / 'folder'
-  convert.write_folder(load_weights(pth), folder)
+  write.write_folder(load_weights(pth), folder)
   tensors = (folder / 'model.safetensors').read_bytes()
   for content, message in ((tensors[:-9], 'can\'t be read'), (b'', 'can\'t be read'),
                            (safetensors.numpy.save({'x': np.zeros(3, np.float32)}),

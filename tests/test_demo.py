@@ -7,7 +7,7 @@ import pathlib
 import pandas
 import pytest
 
-from anatcl_jax import command_line, probe
+from anatcl_jax import config_files, probe
 from anatcl_jax.training import tracking, train
 from configs.pretrain import get_config
 
@@ -16,7 +16,7 @@ from configs.pretrain import get_config
 def test_the_demo_learns_what_an_untrained_encoder_does_not_know(tmp_path, monkeypatch):
   """Losses fall; age and a thickness are predicted better, with the whole interval above 0."""
   config = get_config('demo')
-  report = command_line.load_config(config.report_at_end)
+  report = config_files.load(config.report_at_end)
   monkeypatch.chdir(tmp_path)
   workdir = pathlib.Path('run')
   train.train(config, workdir)

@@ -10,11 +10,12 @@ import numpy as np
 import pandas
 import pytest
 
-from anatcl_jax import convert, features, models
+from anatcl_jax import features, models
 from anatcl_jax.data.arrange import Arrangement
 from anatcl_jax.errors import UserError
 from anatcl_jax.frozen import extract, image_encoder
 from anatcl_jax.frozen.table import read_table, write_table
+from anatcl_jax.weights import write
 from anatcl_jax.weights.load import Weights
 from tests.models.test_models import random_variables
 from tests.small_run import compilation_cache
@@ -38,7 +39,7 @@ def weights() -> Weights:
 
 @pytest.fixture(scope='module')
 def folder(weights, tmp_path_factory):
-  convert.write_folder(weights, path := tmp_path_factory.mktemp('weights') / 'tiny')
+  write.write_folder(weights, path := tmp_path_factory.mktemp('weights') / 'tiny')
   return path
 
 

@@ -10,12 +10,13 @@ import nibabel
 import numpy as np
 import pytest
 
-from anatcl_jax import convert, features
+from anatcl_jax import features
 from anatcl_jax.cohorts.volumes import NAMED_GRIDS, NiftiFile, read_grid, read_volume, resized
 from anatcl_jax.data.arrange import Arrangement
 from anatcl_jax.errors import UserError
 from anatcl_jax.frozen import extract
 from anatcl_jax.frozen.table import read_table
+from anatcl_jax.weights import write
 from anatcl_jax.weights.load import load_weights
 from tests.test_convert import named
 from tests.test_features import compiled, folder, run, volumes, weights  # noqa: F401
@@ -48,7 +49,7 @@ def test_the_grid_of_the_card(weights, volumes, shard_set, tmp_path, capsys):  #
   grid = resized(own, 14)
   card = weights.card | {'crop': None, 'grid': {'shape': list(grid.shape),
                                                 'affine': [list(row) for row in grid.affine]}}
-  convert.write_folder(dataclasses.replace(weights, card=card), tmp_path / 'weights')
+  write.write_folder(dataclasses.replace(weights, card=card), tmp_path / 'weights')
   for options, target in (({}, grid), ({'grid': 'native'}, own), ({'spacing': 20},
                                                                   resized(grid, 20))):
     encoder = features.load(tmp_path / 'weights', **options)

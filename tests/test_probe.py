@@ -16,7 +16,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from anatcl_jax import command_line, probe
+from anatcl_jax import config_files, probe
 from anatcl_jax.data import pipeline
 from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation import sources, splits
@@ -164,14 +164,14 @@ def test_one_line_and_a_help_that_teaches():
   done = subprocess.run([sys.executable, '-m', 'anatcl_jax.probe', '--help'], cwd=ROOT,
                         capture_output=True, text=True)
   text = ' '.join(done.stdout.split())
-  assert '--config.folds=5 by participant, stratified' in text
+  assert 'folds=5 by participant, stratified' in text
   assert '--config.checkpoint=runs/mine' in text and 'the others, cross_validation' in text
 
 
 def test_a_config_by_its_text():
-  assert command_line.load_config('configs/probe.py:cohort=adni').tasks == 'adni'
+  assert config_files.load('configs/probe.py:cohort=adni').tasks == 'adni'
   with pytest.raises(UserError, match='none.py: no such config file'):
-    command_line.load_config('none.py:demo')
+    config_files.load('none.py:demo')
 
 
 @pytest.mark.parametrize('text, message', [

@@ -11,8 +11,8 @@ import sys
 import pytest
 from ml_collections import ConfigDict
 
-from anatcl_jax import command_line, features, prepare
-from anatcl_jax.config import key_names
+from anatcl_jax import config_files, features, prepare
+from anatcl_jax.config import flat
 from anatcl_jax.frozen import table as feature_table
 from anatcl_jax.training import tracking
 
@@ -32,13 +32,13 @@ def test_every_command_parses():
   for module, text in COMMANDS:
     arguments = shlex.split(text.split('`')[0])
     if module == 'prepare' and '--help' not in arguments:
-      prepare.command_line().parse_args(arguments)
+      prepare.command_line_parser().parse_args(arguments)
     if module == 'features':
-      features.command_line().parse_args(arguments)
+      features.command_line_parser().parse_args(arguments)
     if module in ('main', 'probe'):
-      config = command_line.load_config(f'{ROOT}/' + arguments[0].removeprefix('--config='))
+      config = config_files.load(f'{ROOT}/' + arguments[0].removeprefix('--config='))
       keys = [a.split('=')[0].removeprefix('--config.') for a in arguments if '--config.' in a]
-      assert isinstance(config, ConfigDict) and set(keys) <= set(key_names(config))
+      assert isinstance(config, ConfigDict) and set(keys) <= set(flat(config))
 
 
 def test_files_that_are_named_are_there():

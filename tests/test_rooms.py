@@ -12,7 +12,8 @@ ORDER = ('doors', 'bench', 'studies', 'training', 'report', 'evaluation', 'froze
          'data', 'cohorts', 'models', 'devices', 'mathematics', 'ground')
 DOORS = ('__main__', 'main', 'prepare', 'features', 'probe', 'convert')
 MATHEMATICS = ('kernels', 'losses')
-GROUND = ('outputs', 'command_line', 'config', 'errors', 'lock', 'progress')
+GROUND = ('command_line', 'config', 'config_files', 'errors', 'figures', 'lock', 'outputs', 'paths',
+          'progress', 'user_code')
 
 
 def room_of(module: str) -> str:

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import pathlib
 import socket
-import sys
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -26,7 +25,7 @@ class Runner:
     workdir.parent.mkdir(parents=True, exist_ok=True)
     values = {'data_dir': self.data_dir, 'epochs': 4, 'batch_size': 8, 'precision': 'float32',
               'feature_dim': 8, 'learning_rate': 1e-3, 'log_every_steps': 1, **changes}
-    argv = ['main', '--config=configs/pretrain.py:encoder=tiny', f'--workdir={workdir}', *flags,
+    argv = ['--config=configs/pretrain.py:encoder=tiny', f'--workdir={workdir}', *flags,
             *(f'--config.{key}={value}' for key, value in values.items())]
     if processes > 1:
       argv += [f'--coordinator_address=localhost:{_free_port()}', f'--num_processes={processes}']
@@ -78,7 +77,8 @@ class Worker:
 def context() -> multiprocessing.context.ForkServerContext:
   """Processes fork from one that has imported the program."""
   context = multiprocessing.get_context('forkserver')
-  context.set_forkserver_preload(['anatcl_jax.main', 'tests.small_run'])
+  context.set_forkserver_preload(['anatcl_jax.main', 'anatcl_jax.training.train',
+                                  'tests.small_run'])
   return context
 
 
@@ -93,7 +93,6 @@ def run(argv: list[str], output: pathlib.Path, devices: int, cache: pathlib.Path
   descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
   os.dup2(descriptor, 1)
   os.dup2(descriptor, 2)
-  sys.argv = argv   # where ml_collections looks for --config.KEY
   import jax
 
   from anatcl_jax import main, models
@@ -101,4 +100,4 @@ def run(argv: list[str], output: pathlib.Path, devices: int, cache: pathlib.Path
   jax.config.update('jax_num_cpu_devices', devices)
   models.get_encoder = small_run.get_encoder
   with small_run.compilation_cache(cache):
-    main.command()
+    main.main(argv)

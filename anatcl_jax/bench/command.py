@@ -15,46 +15,45 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from anatcl_jax import errors
+from anatcl_jax import command_line, errors
 from anatcl_jax.errors import RunFailure, UserError
-from anatcl_jax.progress import progress_bar
 
 Figures = dict[str, float]
 
 
-def run_command(module: str, description: str, cases: Sequence[Any],
+def run_command(name: str, arguments: list[str], prog: str, description: str, cases: Sequence[Any],
                 run_case: Callable[[Any], Figures],
                 table: Callable[[list[dict], str], str], machine: Callable[[], str]) -> None:
   """The command line of a benchmark: runs every case, prints a Markdown table, writes JSON.
 
   Args:
-    module: its name after `anatcl_jax.`.
+    name: what `python -m anatcl_jax.bench` calls it.
     cases: frozen dataclasses.
     run_case: what a case's own process does; its figures.
     table: from the cases with their figures, and the machine.
   """
-  parser = errors.Parser(prog=f'python -m anatcl_jax.{module}', description=description,
-                         formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--json', type=pathlib.Path, metavar='FILE', help='also write figures here')
-  parser.add_argument('--case', type=int, choices=range(len(cases)), help=argparse.SUPPRESS)
   with errors.reported():
-    arguments = parser.parse_args()
-    if arguments.case is not None:
-      print(json.dumps(run_case(cases[arguments.case])))
+    parser = command_line.Parser(prog=prog, description=description)
+    parser.add_argument('--json', type=pathlib.Path, metavar='FILE', help='also write figures here')
+    parser.add_argument('--case', type=int, choices=range(len(cases)), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.case is not None:
+      print(json.dumps(run_case(cases[options.case])))
       return
+    from anatcl_jax.progress import progress_bar
     results = []
-    with progress_bar(len(cases), module, 'cases') as progress:
+    with progress_bar(len(cases), name, 'cases') as progress:
       for index, case in enumerate(cases):
         results.append(dataclasses.asdict(case) | in_own_process(
-            [sys.executable, '-m', f'anatcl_jax.{module}', '--case', str(index)], str(case)))
+            [sys.executable, '-m', 'anatcl_jax.bench', name, '--case', str(index)], str(case)))
         progress.update()
     print(table(results, machine()))
-    if arguments.json:
+    if options.json:
       try:
         figures = {'machine': machine(), 'cases': results}
-        arguments.json.write_text(json.dumps(figures, indent=1) + '\n')
+        options.json.write_text(json.dumps(figures, indent=1) + '\n')
       except OSError as error:
-        raise UserError(f'{arguments.json}: cannot be written ({error.strerror})') from None
+        raise UserError(f'{options.json}: cannot be written ({error.strerror})') from None
 
 
 def peak_memory() -> float:

@@ -1,7 +1,7 @@
 """The whole training loop beside its step alone: what the host adds to a step.
 
-  python -m anatcl_jax.bench.loop --config=configs/pretrain.py:demo
-  python -m anatcl_jax.bench.loop --config=configs/pretrain.py:demo --stand_in=0.3
+  python -m anatcl_jax.bench loop --config=configs/pretrain.py:demo
+  python -m anatcl_jax.bench loop --config=configs/pretrain.py:demo --stand_in=0.3
 
 The loop trains on config.data_dir into a folder that is removed; its seconds a step are those of
 its epochs but the first, which compiles, and the last, with their rows and checkpoints and without
@@ -19,23 +19,20 @@ import io
 import itertools
 import logging
 import pathlib
-import sys
 import tempfile
 import time
+from typing import TYPE_CHECKING
 
-import jax
 import ml_collections
 import numpy as np
-from absl import app, flags
 
 from anatcl_jax import command_line, errors
-from anatcl_jax.bench import timing
 from anatcl_jax.bench.command import Figures, cpu
-from anatcl_jax.bench.steps import random_batch
 from anatcl_jax.config import crop_sizes
-from anatcl_jax.data import shards
-from anatcl_jax.devices import parallel
-from anatcl_jax.training import tracking, train
+from anatcl_jax.errors import UserError
+
+if TYPE_CHECKING:   # what is heavy is imported where it is used: --help need not wait for it
+  from anatcl_jax.training import train
 
 
 def run(config: ml_collections.ConfigDict, epochs: int, rounds: int, stand_in: float = 0
@@ -47,6 +44,8 @@ def run(config: ml_collections.ConfigDict, epochs: int, rounds: int, stand_in: f
   Args:
     stand_in: seconds of a clock that stands for the devices; 0 for the true ones.
   """
+  from anatcl_jax.bench import timing
+  from anatcl_jax.training import tracking, train
   config = ml_collections.ConfigDict(config.to_dict())
   config.update({'epochs': epochs, 'heldout_every_epochs': epochs, 'report_at_end': ''})
   program = train.compile_program if not stand_in else (
@@ -69,6 +68,12 @@ def run(config: ml_collections.ConfigDict, epochs: int, rounds: int, stand_in: f
 
 
 def _step_alone(config: ml_collections.ConfigDict, count: int) -> float:
+  import jax
+
+  from anatcl_jax.bench.steps import random_batch
+  from anatcl_jax.data import shards
+  from anatcl_jax.devices import parallel
+  from anatcl_jax.training import train
   mesh = parallel.make_mesh(config.batch_size)
   program = train.compile_program(config, mesh, steps_per_epoch=count)
   shape = shards.open_shards(config.data_dir).volume_shape(crop_sizes(config.crop))
@@ -107,22 +112,24 @@ def _on_a_clock(program: train.Program, seconds: float) -> train.Program:
   return dataclasses.replace(program, train_step=train_step)
 
 
-def main(argv: list[str]) -> None:
+def main(arguments: list[str], prog: str) -> None:
   """Prints the figures in a line."""
-  del argv
-  logging.disable(logging.INFO)   # Orbax's lines a checkpoint
-  stand_in = flags.FLAGS.stand_in
-  r = run(_CONFIG.value, flags.FLAGS.epochs, flags.FLAGS.rounds, stand_in)
-  device = cpu() if jax.default_backend() == 'cpu' else jax.devices()[0].device_kind
-  print(f'{device}{", a clock for the devices" if stand_in else ""}: step {r["step_s"]:.4f} s, '
-        f'loop {r["loop_s"]:.4f} s a step; the loop\'s share that is not the step '
-        f'{r["share_median"]:.1%} ({r["share_min"]:.1%} to {r["share_max"]:.1%})')
-
-
-if __name__ == '__main__':
-  _CONFIG, _PARSER = command_line.define_config('configs/pretrain.py:demo')
-  flags.DEFINE_integer('epochs', 6, 'Epochs of each loop', lower_bound=3)
-  flags.DEFINE_integer('rounds', 3, 'How often the two are timed in turn', lower_bound=1)
-  flags.DEFINE_float('stand_in', 0, 'Seconds a step of a clock instead of the devices')
   with errors.reported():
-    sys.exit(app.run(main, flags_parser=_PARSER))
+    parser = command_line.ConfigParser(prog=prog, description=__doc__, config='pretrain',
+                                       example='configs/pretrain.py:demo')
+    parser.add_argument('--epochs', type=command_line.at_least(3), default=6, metavar='N',
+                        help='of each loop, from 3 (default: %(default)s)')
+    parser.add_argument('--rounds', type=command_line.at_least(1), default=3, metavar='N',
+                        help='how often the two are timed in turn (default: %(default)s)')
+    parser.add_argument('--stand_in', type=float, default=0.0, metavar='SECONDS',
+                        help='of a step, by a clock instead of the devices (default: none)')
+    options, config = parser.parse(arguments)
+    if not 0 <= options.stand_in < float('inf'):
+      raise UserError(f'--stand_in {options.stand_in} must be 0 or above')
+    import jax
+    logging.disable(logging.INFO)   # Orbax's lines a checkpoint
+    r = run(config, options.epochs, options.rounds, options.stand_in)
+    device = cpu() if jax.default_backend() == 'cpu' else jax.devices()[0].device_kind
+    print(f'{device}{", a clock for the devices" if options.stand_in else ""}: step '
+          f'{r["step_s"]:.4f} s, loop {r["loop_s"]:.4f} s a step; the loop\'s share that is not '
+          f'the step {r["share_median"]:.1%} ({r["share_min"]:.1%} to {r["share_max"]:.1%})')

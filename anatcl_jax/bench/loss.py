@@ -1,6 +1,6 @@
 """Time and memory of the losses on the machine at hand, value and gradient.
 
-  python -m anatcl_jax.bench.loss [--json FILE]
+  python -m anatcl_jax.bench loss [--json FILE]
 
 Each case runs in a process of its own, so that its peak memory is its own: the whole process, with
 Python and JAX, or the device's memory where the device reports it. Prints a Markdown table.
@@ -11,10 +11,6 @@ from __future__ import annotations
 import dataclasses
 import time
 
-import jax
-import jax.numpy as jnp
-
-from anatcl_jax import kernels, losses
 from anatcl_jax.bench.command import Figures, cpu, peak_memory, run_command
 from anatcl_jax.errors import RunFailure
 
@@ -36,6 +32,10 @@ CASES = (Case('threshold', 256, None), Case('threshold', 1024, None), Case('thre
 
 def run_case(case: Case) -> Figures:
   """Seconds to compile and to run (the best of three), and the peak memory in MB."""
+  import jax  # here, since --help need not wait for it
+  import jax.numpy as jnp
+
+  from anatcl_jax import kernels, losses
 
   def loss(features, age):
     # Rows of weights are made when they are needed: all of them would be 268 MB at 8,192.
@@ -61,11 +61,13 @@ def run_case(case: Case) -> Figures:
 
 
 def _peak_memory() -> float:
+  import jax
   stats = jax.devices()[0].memory_stats()
   return stats['peak_bytes_in_use'] / 1e6 if stats else peak_memory()
 
 
 def _machine() -> str:
+  import jax
   device = jax.devices()[0]
   machine = (cpu() if device.platform == 'cpu'
              else f'{jax.device_count()} x {device.device_kind}')
@@ -85,5 +87,6 @@ def table(results: list[dict], machine: str) -> str:
   return '\n'.join(lines)
 
 
-if __name__ == '__main__':
-  run_command('bench_loss', __doc__, CASES, run_case, table, _machine)
+def main(arguments: list[str], prog: str) -> None:
+  """Runs the cases."""
+  run_command('loss', arguments, prog, __doc__, CASES, run_case, table, _machine)

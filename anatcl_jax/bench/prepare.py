@@ -1,6 +1,6 @@
 """Speed and memory of `prepare`, and of reading shards back as training does, on this machine.
 
-  python -m anatcl_jax.bench.prepare [--json FILE]
+  python -m anatcl_jax.bench prepare [--json FILE]
 
 Sixteen SYNTHETIC maps at 121x145x121 (1.5 mm, float32, .nii.gz) stand, by links, for as many scans
 as a case has: memory must not grow with them. Each case runs in a process of its own, whose peak
@@ -18,15 +18,12 @@ import os
 import pathlib
 import tempfile
 import time
-
-import numpy as np
-import pandas
+from typing import TYPE_CHECKING
 
 from anatcl_jax.bench.command import Figures, cpu, peak_memory, run_command
-from anatcl_jax.cohorts import bids
-from anatcl_jax.cohorts.phantom import cohort as phantom
-from anatcl_jax.data.make_shards import make_shards
-from anatcl_jax.data.shards import ShardSet, open_shards
+
+if TYPE_CHECKING:   # what is heavy is imported where it is used: --help need not wait for it
+  from anatcl_jax.data.shards import ShardSet
 
 _DRAWN = 16
 
@@ -47,6 +44,10 @@ CASES = (Case(64, 'float32', 1), Case(256, 'float32', 1), Case(256, 'float32', 2
 def linked_cohort(directory: pathlib.Path, scans: int, spacing: float = 1.5
                   ) -> tuple[str, pathlib.Path]:
   """A glob of so many maps, links to a few drawn ones, and their participants.tsv."""
+  import numpy as np
+  import pandas
+
+  from anatcl_jax.cohorts.phantom import cohort as phantom
   settings = phantom.PhantomSettings(subjects=min(_DRAWN, scans), spacing=spacing)
   # Drawn by other processes: on Linux a process inherits the peak of the one that starts it.
   paths = phantom.write_cohort(directory / 'drawn', settings, workers=2, progress=False)
@@ -63,6 +64,7 @@ def linked_cohort(directory: pathlib.Path, scans: int, spacing: float = 1.5
 
 def run_case(case: Case) -> Figures:
   """Volumes a second to prepare and to read back, MB a volume, largest error, peak memory in MB."""
+  from anatcl_jax.data.shards import open_shards
   with tempfile.TemporaryDirectory(prefix='anatcl-bench-') as name:
     directory = pathlib.Path(name)
     volumes, participants = linked_cohort(directory, case.scans)
@@ -78,6 +80,8 @@ def run_case(case: Case) -> Figures:
 
 def _prepare(case: Case, volumes: str, participants: pathlib.Path,
              directory: pathlib.Path) -> tuple[float, float]:
+  from anatcl_jax.cohorts import bids
+  from anatcl_jax.data.make_shards import make_shards
   start = time.perf_counter()
   with contextlib.redirect_stdout(io.StringIO()):
     cohort = bids.read_cohort(volumes, participants, [])
@@ -88,6 +92,8 @@ def _prepare(case: Case, volumes: str, participants: pathlib.Path,
 def read_rate(data: ShardSet, crop: tuple[int, ...] | None = (121, 128, 121), batch: int = 32,
               batches: int = 8, threads: int = 2) -> float:
   """Volumes a second that the input pipeline delivers once it runs."""
+  import numpy as np
+
   from anatcl_jax.data import pipeline  # here, since JAX's memory would count as prepare's
   reader = pipeline.Reader(data, {}, crop)
   delivered = pipeline.train_batches(reader, np.arange(len(data)), batch, 0, range(batches + 1),
@@ -109,5 +115,6 @@ def table(results: list[dict], machine: str) -> str:
   return '\n'.join(lines)
 
 
-if __name__ == '__main__':
-  run_command('bench_prepare', __doc__, CASES, run_case, table, cpu)
+def main(arguments: list[str], prog: str) -> None:
+  """Runs the cases."""
+  run_command('prepare', arguments, prog, __doc__, CASES, run_case, table, cpu)

@@ -105,7 +105,7 @@ def scaling(results: Results, config: ml_collections.ConfigDict) -> list[str]:
 
 def draw_scaling(results: Results, path: pathlib.Path, config: ml_collections.ConfigDict) -> None:
   """Time (left axis) and memory (right axis) of the step by batch, volume and devices."""
-  from matplotlib.figure import Figure
+  from anatcl_jax.figures import Figure
   figure = Figure(figsize=(10, 3.2), layout='constrained')
   for axes, by, label in zip(figure.subplots(1, 3), ('batch', 'volume', 'devices'),
                              ('batch', 'million voxels a volume', 'devices, batch 8')):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 
-import matplotlib.figure
 import numpy as np
 import pandas
 
@@ -12,6 +11,7 @@ from anatcl_jax.cohorts import tables
 from anatcl_jax.data import digests
 from anatcl_jax.data.shards import ShardSet, open_shards
 from anatcl_jax.errors import RunFailure, UserError, listed
+from anatcl_jax.figures import Figure
 from anatcl_jax.progress import progress_bar
 
 # A scan whose distance to the mean scan, 1 - correlation, is so many times the median is unusual.
@@ -136,7 +136,7 @@ def contact_sheet(data: ShardSet, path: pathlib.Path, most: int) -> None:
   columns = min(4, len(chosen))
   rows = -(-len(chosen) // columns)
   brightest = max(shard['highest'] for shard in data.info['shards'])
-  figure = matplotlib.figure.Figure((4.2 * columns, 1.75 * rows + 0.7), layout='constrained')
+  figure = Figure((4.2 * columns, 1.75 * rows + 0.7), layout='constrained')
   axes = figure.subplots(rows, columns, squeeze=False).ravel()
   for axis in axes:
     axis.axis('off')

@@ -46,7 +46,7 @@ def named_paths(text: str, key: str, reserved: tuple[str, ...] = ()) -> dict[str
   found = {}
   for part in filter(None, (part.strip() for part in text.split(','))):
     name, given, path = part.partition('=') if '=' in part else ('', '', part)
-    path = pathlib.Path(path).expanduser()
+    path = pathlib.Path(path)
     name = name.strip() if given else path.resolve().name if path.is_dir() else path.stem
     if not name or not str(path).strip('.'):
       raise UserError(f'config.{key}: {part!r} is not NAME=PATH')
@@ -127,7 +127,12 @@ def _data_of_runs(runs: dict[pathlib.Path, dict[str, Any] | None]) -> str:
   if len(found) != 1 or None in runs.values():
     raise UserError('whose scans? give --config.data_dir=SHARDS, or --config.participants=TSV for '
                     'tables of features')
-  return found.pop()
+  directory, = found
+  if not (pathlib.Path(directory) / 'dataset.json').is_file():
+    raise UserError(f'{directory}, the shards that {listed([str(path) for path in runs])} was '
+                    f'trained on, are not there (seen from {pathlib.Path.cwd()}); give where they '
+                    'are: --config.data_dir=SHARDS')
+  return directory
 
 
 def _mark(cohort: Cohort, runs: dict[pathlib.Path, dict[str, Any]],

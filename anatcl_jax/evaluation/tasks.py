@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import runpy
 
 import numpy as np
 import pandas
 
+from anatcl_jax import user_code
 from anatcl_jax.cohorts import tables
 from anatcl_jax.errors import UserError, check_name, listed
 
@@ -95,18 +95,19 @@ def read_tasks(path: str | pathlib.Path) -> tuple[dict[str, Task], dict[str, tup
   Raises:
     UserError: no such file, or one that does not define them.
   """
-  try:
-    defined = runpy.run_path(str(path))
-    tasks = {task.name: task for task in defined['TASKS']}
-    return tasks, dict(defined.get('COHORTS', {}))
-  except UserError:
-    raise
-  except FileNotFoundError:
-    raise UserError(f'{path}: no such file of tasks') from None
-  except KeyError:
-    raise UserError(f'{path}: defines no TASKS; see configs/tasks.py') from None
-  except Exception as error:   # whatever a Python file of the user raises
-    raise UserError(f'{path}: {type(error).__name__}: {error}') from None
+  path = pathlib.Path(path)
+  defined = user_code.run(path, 'file of tasks')
+  if 'TASKS' not in defined:
+    raise UserError(f'{path}: defines no TASKS; see configs/tasks.py')
+  with user_code.told(path, 'file of tasks'):
+    tasks, cohorts = tuple(defined['TASKS']), dict(defined.get('COHORTS', {}))
+  if wrong := [task for task in tasks if not isinstance(task, Task)]:
+    raise UserError(f'{path}: TASKS holds {wrong[0]!r}, which is no Task(...); see configs/tasks.py')
+  by_name = {task.name: task for task in tasks}
+  for cohort, names in cohorts.items():
+    if isinstance(names, str) or not all(name in by_name for name in names):
+      raise UserError(f'{path}: COHORTS has {cohort!r}: {names!r}, must be a tuple of names in TASKS')
+  return by_name, cohorts
 
 
 def choose_tasks(text: str, tasks: dict[str, Task],

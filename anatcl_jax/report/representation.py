@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.figure import Figure
 
+from anatcl_jax.figures import Figure
 from anatcl_jax.report import style
 
 _MOST_LABELS = 20

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import pathlib
 
-import matplotlib.figure
+from anatcl_jax.figures import Figure
 
 from anatcl_jax import outputs
 
@@ -23,7 +23,7 @@ class Picture:
   """A drawn figure, the name of its file without ending, and its words."""
 
   name: str
-  figure: matplotlib.figure.Figure
+  figure: Figure
   title: str
   caption: str       # what is shown, and of how many people
   text: str          # what a reader who can't see it is told
@@ -45,9 +45,9 @@ def marks(names: list[str]) -> dict[str, Mark]:
 
 
 def new_figure(width: float, height: float, title: str, count: str, synthetic: bool
-               ) -> matplotlib.figure.Figure:
+               ) -> Figure:
   """An empty figure (inches) whose title says of how many people, and whether they are made up."""
-  figure = matplotlib.figure.Figure((width, height), layout='constrained')
+  figure = Figure((width, height), layout='constrained')
   figure.suptitle(f'{title}\n{count}' + (' · SYNTHETIC' if synthetic else ''), fontsize=11)
   return figure
 

@@ -1,7 +1,7 @@
 """What the anatomical kernels say about real brains: do they know a person again after some time?
 
-  python -m anatcl_jax.studies.kernels --baseline TABLE ... --followup TABLE ... --out docs/kernels.md
-  python -m anatcl_jax.studies.kernels --baseline TABLE ... --out FILE.md
+  python -m anatcl_jax.studies kernels --baseline TABLE ... --followup TABLE ... --out docs/kernels.md
+  python -m anatcl_jax.studies kernels --baseline TABLE ... --out FILE.md
 
 Tables are FreeSurfer's (aparcstats2table) of the same participants in two sessions; without
 --followup the rows of a participant are the sessions (01_ses-1, 01_ses-2), the first two by name.
@@ -9,17 +9,18 @@ Tables are FreeSurfer's (aparcstats2table) of the same participants in two sessi
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import pathlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anatcl_jax import errors, kernels
+from anatcl_jax import command_line, errors
 from anatcl_jax.cohorts import atlas as atlases
-from anatcl_jax.cohorts.morphometry import Morphometry, measure_names, read_tables
 from anatcl_jax.errors import UserError
-from anatcl_jax.progress import progress_bar
+
+if TYPE_CHECKING:   # what is heavy is imported where it is used: --help need not wait for it
+  from anatcl_jax.cohorts.morphometry import Morphometry
 
 _HEADER = """# Anatomical kernels on two sessions
 
@@ -29,7 +30,7 @@ is, of all participants', the most similar to the own first one. Effective posit
 of a row of weights among the first sessions, at most {most}. Own/other d: mean similarity with the
 own second session less that with the others', over the standard deviation of the latter.
 
-Made by `python -m anatcl_jax.studies.kernels` from
+Made by `python -m anatcl_jax.studies kernels` from
 {source}.
 
 | descriptor | normalisation | identification | effective positives | own/other d |
@@ -54,6 +55,8 @@ def study(first: np.ndarray, second: np.ndarray, show: bool = False) -> list[Row
   Normalisations by minimum and maximum appear twice, with values of the second session outside the
   first one's range clipped to [0, 1], as in training, and `not clipped`.
   """
+  from anatcl_jax import kernels
+  from anatcl_jax.progress import progress_bar
   choices = [(descriptor, how, clip) for descriptor in kernels.DESCRIPTORS
              for how in kernels.NORMALIZATIONS
              for clip in ((True, False) if how in ('minmax_measure', 'minmax_region') else (True,))]
@@ -72,6 +75,7 @@ def measure(first: np.ndarray, second: np.ndarray, descriptor: str, how: str,
   Raises:
     UserError: no such descriptor or normalisation, or fewer than two participants.
   """
+  from anatcl_jax import kernels
   stats = kernels.fit_morphometry(first, how, descriptor)
   a, b = (kernels.normalize_morphometry(x, how, stats, clip) for x in (first, second))
   similarity = np.asarray(kernels.SIMILARITIES[descriptor](a, b), np.float64)
@@ -93,6 +97,7 @@ def pair_sessions(first: Morphometry, second: Morphometry | None,
   Raises:
     UserError: a measure that a session lacks, or fewer than two such participants.
   """
+  from anatcl_jax.cohorts.morphometry import measure_names
   shared = tuple(m for m in first.measures if second is None or m in second.measures)
   chosen = measure_names(measures, shared)
   for name in chosen:
@@ -120,35 +125,35 @@ def _scans(table: Morphometry, chosen: tuple[str, ...]
   return sorted(zip(table.scans, table.values[..., columns]), key=lambda scan: scan[0])
 
 
-def main() -> None:
+def main(arguments: list[str], prog: str) -> None:
   """The command line."""
-  parser = errors.Parser(prog='python -m anatcl_jax.studies.kernels', description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--baseline', nargs='+', type=pathlib.Path, required=True, metavar='TABLE')
-  parser.add_argument('--followup', nargs='+', type=pathlib.Path, metavar='TABLE')
-  parser.add_argument('--atlas', default='desikan')
-  parser.add_argument('--measures', default='thickness+volume+area', help='joined by +, or all')
-  parser.add_argument('--out', type=pathlib.Path, required=True, metavar='FILE.md')
+  parser = command_line.Parser(prog=prog, description=__doc__)
+  parser.add_argument('--baseline', action='extend', nargs='+', type=pathlib.Path, required=True,
+                      metavar='TABLE', help='of the first session, or of both')
+  parser.add_argument('--followup', action='extend', nargs='+', type=pathlib.Path, metavar='TABLE',
+                      help='of the second session')
+  parser.add_argument('--atlas', choices=sorted(atlases.ATLASES), default='desikan',
+                      help='whose regions the tables have (default: %(default)s)')
+  parser.add_argument('--measures', default='thickness+volume+area',
+                      help='joined by +, or all (default: %(default)s)')
+  parser.add_argument('--out', type=pathlib.Path, required=True, metavar='FILE.md',
+                      help='the page')
   with errors.reported():
-    arguments = parser.parse_args()
-    errors.check_name(arguments.atlas, atlases.ATLASES, 'atlas')
-    first = read_tables(arguments.baseline, arguments.atlas)
-    second = read_tables(arguments.followup, arguments.atlas) if arguments.followup else None
-    a, b, measures, incomplete = pair_sessions(first, second, arguments.measures)
+    options = parser.parse_args(arguments)
+    from anatcl_jax.cohorts.morphometry import read_tables
+    first = read_tables(options.baseline, options.atlas)
+    second = read_tables(options.followup, options.atlas) if options.followup else None
+    a, b, measures, incomplete = pair_sessions(first, second, options.measures)
     text = _HEADER.format(
-        subjects=len(a), measures=' + '.join(measures), regions=a.shape[1], atlas=arguments.atlas,
+        subjects=len(a), measures=' + '.join(measures), regions=a.shape[1], atlas=options.atlas,
         left_out=f' ({incomplete} more are incomplete)' if incomplete else '', most=len(a) - 1,
         source=first.source + (f' and {second.source}' if second else ''))
     for row in study(a, b, show=True):
       text += (f'| {row.descriptor} | {row.normalization} | {row.identification:.2f} | '
                f'{row.effective_positives:.1f} | {row.own_other:.2f} |\n')
     try:
-      arguments.out.parent.mkdir(parents=True, exist_ok=True)
-      arguments.out.write_text(text, encoding='utf-8')
+      options.out.parent.mkdir(parents=True, exist_ok=True)
+      options.out.write_text(text, encoding='utf-8')
     except OSError as error:
-      raise UserError(f'{arguments.out}: cannot be written ({error.strerror})') from None
+      raise UserError(f'{options.out}: cannot be written ({error.strerror})') from None
     print(text)
-
-
-if __name__ == '__main__':
-  main()

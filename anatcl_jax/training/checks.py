@@ -9,7 +9,7 @@ from ml_collections.config_flags import config_path
 
 from anatcl_jax import kernels, losses, models
 from anatcl_jax.cohorts import atlas
-from anatcl_jax.config import PRECISIONS, crop_sizes
+from anatcl_jax.config import PRECISIONS, check_seed, crop_sizes
 from anatcl_jax.data import augment, cache, damage
 from anatcl_jax.devices import parallel
 from anatcl_jax.errors import UserError, check_name
@@ -39,7 +39,6 @@ def check_values(config: ml_collections.ConfigDict) -> None:
   profiling.parse_steps(config.profile_steps)
   augment.names_of(config.augment)
   for key, least in (('encoder_width', 0), ('epochs', 1), ('batch_size', 2), ('views', 1),
-                     ('seed', 0),
                      ('decay_epochs', 1), ('feature_dim', 1), ('keep_checkpoints', 1),
                      ('keep_every_epochs', 0), ('micro_batch_size', 0),
                      ('log_every_steps', 1), ('checkpoint_every_epochs', 1),
@@ -48,6 +47,7 @@ def check_values(config: ml_collections.ConfigDict) -> None:
                      ('reader_threads', 1)):
     if config[key] < least:
       raise UserError(f'config.{key} is {config[key]}, must be at least {least}')
+  check_seed(config.seed, 'config.seed')
   for key in ('learning_rate', 'decay', 'loss.temperature', 'loss.base_temperature',
               'loss.memory_budget_mb',
               *(f'loss.terms.{name}.sigma' for name, term in config.loss.terms.items()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-import matplotlib.figure
-
+from anatcl_jax.figures import Figure
 from anatcl_jax.report import style
 from anatcl_jax.report.style import Picture
 from anatcl_jax.training import tracking
@@ -35,10 +34,10 @@ def _picture(name: str, workdir: pathlib.Path, synthetic: bool) -> Picture:
       f'{rows[0]["step"]} to {last["loss"]:.2f} at step {last["step"]}.')
 
 
-def _draw(workdir: pathlib.Path, synthetic: bool) -> matplotlib.figure.Figure:
+def _draw(workdir: pathlib.Path, synthetic: bool) -> Figure:
   rows = tracking.read_metrics(workdir)
   terms = sorted(name.split('/')[1] for name in rows[-1] if name.startswith('loss/'))
-  figure = matplotlib.figure.Figure((11, 4), layout='constrained')
+  figure = Figure((11, 4), layout='constrained')
   loss, positives = figure.subplots(1, 2)
   for name, look in style.marks(['loss', *terms]).items():
     key, label = ('loss', 'sum') if name == 'loss' else (f'loss/{name}', name)

@@ -53,6 +53,7 @@ def without_damaged(data: shards.ShardSet, train_records: np.ndarray,
 def described(config: ml_collections.ConfigDict, data: shards.ShardSet) -> dict:
   """What config.json says of a run: its config, and whose scans it saw."""
   values = config.to_dict()
+  values['data_dir'] = str(pathlib.Path(config.data_dir).absolute())   # read from any folder
   values |= {'data_identity': data.identity(),
              'data': values['data'] | {'grid': data.info['grid'], 'synthetic': data.synthetic}}
   if data.damaged:

@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from anatcl_jax import __version__, models
 from anatcl_jax.cohorts.volumes import NAMED_GRIDS, first_line
-from anatcl_jax.config import crop_sizes
+from anatcl_jax.config import check_seed, crop_sizes
 from anatcl_jax.errors import UserError, check_name, listed
 from anatcl_jax.models.variables import ANY_VOLUME, encoder_shapes, nested
 from anatcl_jax.weights import ranges, released, stored
@@ -82,7 +82,7 @@ def fresh(encoder: str, seed: int) -> Weights:
 
 def untrained(weights: Weights, seed: int) -> Weights:
   """The same encoder as a run with this seed has it before its first step; the card says so."""
-  encoder_key, _ = jax.random.split(jax.random.key(seed))
+  encoder_key, _ = jax.random.split(jax.random.key(check_seed(seed, 'the seed')))
   encoder = models.get_encoder(weights.encoder, **encoder_options(weights.card))
   # Lazily: the convolutions of ANY_VOLUME are not compiled, only the parameters. Not without jit:
   # a run compiles its initialisation, and rounding differs.

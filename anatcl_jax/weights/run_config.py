@@ -8,6 +8,7 @@ import os
 import pathlib
 from typing import Any
 
+from anatcl_jax.config import flat
 from anatcl_jax.devices import processes
 from anatcl_jax.errors import UserError
 
@@ -27,7 +28,7 @@ def check_config(workdir: pathlib.Path, config: dict[str, Any]) -> None:
   path = workdir / 'config.json'
   if path.is_file() and any(
       step.name.isdigit() for step in (workdir / 'checkpoints').glob('*')):
-    old, new = _flat(_read_json(path)), _flat(json.loads(json.dumps(config)))
+    old, new = flat(_read_json(path)), flat(json.loads(json.dumps(config)))
     changed = [f'{key} {old.get(key)!r} -> {new.get(key)!r}' for key in sorted({*old, *new})
                if old.get(key) != new.get(key) and key.split('.')[0] not in _HARMLESS]
     if changed:
@@ -53,13 +54,3 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
   except (OSError, ValueError):
     raise UserError(f'{path} is damaged, so that the run can\'t be gone on with; restore it or '
                     'choose another --workdir') from None
-
-
-def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat = {}
-  for key, value in tree.items():
-    if isinstance(value, dict):
-      flat |= _flat(value, f'{prefix}{key}.')
-    else:
-      flat[prefix + key] = value
-  return flat

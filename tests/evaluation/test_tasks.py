@@ -107,7 +107,7 @@ def test_the_five_lines_of_the_docs_add_two_tasks(tmp_path):
               else rng.normal(size=60))
     assert len(read_target(task, cohort_of({task.column: values}).table, 10).rows) == 60
   path.write_text('TASKS = 1 / 0')
-  with pytest.raises(UserError, match='mine.py: ZeroDivisionError'):
+  with pytest.raises(UserError, match='mine.py, line 1: ZeroDivisionError'):
     tasks.read_tasks(path)
   with pytest.raises(UserError, match='no such file of tasks'):
     tasks.read_tasks(tmp_path / 'none.py')

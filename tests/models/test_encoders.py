@@ -12,7 +12,7 @@ import pytest
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from anatcl_jax import convert, models
+from anatcl_jax import models
 from anatcl_jax.bench import counts
 from anatcl_jax.devices import parallel
 from anatcl_jax.errors import UserError
@@ -22,7 +22,7 @@ from anatcl_jax.models.densenet3d import DenseNet3D
 from anatcl_jax.models.resnet3d import BasicBlock, ResNet3D
 from anatcl_jax.training import optim, step, tracking, train
 from anatcl_jax.training.checkpoint import Checkpoints
-from anatcl_jax.weights import stored
+from anatcl_jax.weights import stored, write
 from anatcl_jax.weights.load import Weights, check, load_weights, untrained
 from anatcl_jax.weights.run_config import check_config
 from configs.pretrain import get_config
@@ -234,7 +234,7 @@ def test_a_whole_run(name, training_set, tmp_path):
   expected = jax.jit(encoder.apply)(weights.variables, volumes[..., None])
   np.testing.assert_allclose(extract.frozen(weights)(volumes), expected, rtol=1e-3, atol=1e-5)
 
-  convert.write_folder(weights, tmp_path / 'folder')
+  write.write_folder(weights, tmp_path / 'folder')
   again = load_weights(tmp_path / 'folder')
   assert again.card == weights.card and again.encoder == name
   jax.tree.map(np.testing.assert_array_equal, again.variables, weights.variables)
@@ -248,7 +248,7 @@ def test_the_released_module_has_no_such_encoder(name, card, message, tmp_path):
   encoder = models.get_encoder(name, **card)
   weights = Weights(name, random_variables(encoder, np.zeros((1, 34, 34, 34, 1))), None, card)
   with pytest.raises(UserError, match=message):
-    convert.write_released(weights, tmp_path / 'a.pth')
+    write.write_released(weights, tmp_path / 'a.pth')
   assert not list(tmp_path.iterdir())
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import pathlib
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from anatcl_jax import kernels
 from anatcl_jax.cohorts import atlas as atlases
 from anatcl_jax.cohorts.morphometry import Morphometry, read_tables
 from anatcl_jax.errors import UserError
+from anatcl_jax.studies import __main__ as studies
 from anatcl_jax.studies import kernels as kernel_study
 
 _PROJECT = pathlib.Path(__file__).parents[2]
@@ -67,9 +67,8 @@ def test_too_few_participants_and_missing_measures_are_named():
     kernel_study.pair_sessions(table, None, 'thickness+area')
 
 
-def _run(monkeypatch, *arguments):
-  monkeypatch.setattr(sys, 'argv', ['kernel_study', *map(str, arguments)])
-  kernel_study.main()
+def _run(*arguments):
+  studies.main(['kernels', *map(str, arguments)])
 
 
 def test_the_command_writes_a_row_a_kernel(tmp_path, monkeypatch, capsys):
@@ -83,14 +82,14 @@ def test_the_command_writes_a_row_a_kernel(tmp_path, monkeypatch, capsys):
               for i, values in enumerate(person + rng.normal(0, 0.01, person.shape))]
   table, out = tmp_path / 'thickness.tsv', tmp_path / 'out' / 'kernels.md'
   table.write_text('\n'.join(lines) + '\n')
-  _run(monkeypatch, '--baseline', table, '--measures', 'thickness', '--out', out)
+  _run('--baseline', table, '--measures', 'thickness', '--out', out)
   text = out.read_text()
   assert text in capsys.readouterr().out and '6 participants with thickness of 68' in text
   assert '| global | zscore | 1.00 |' in text
   assert all(f'| {descriptor} | {how} |' in text
              for descriptor in kernels.DESCRIPTORS for how in kernels.NORMALIZATIONS)
   with pytest.raises(SystemExit) as stopped:
-    _run(monkeypatch, '--baseline', tmp_path / 'absent.tsv', '--out', out)
+    _run('--baseline', tmp_path / 'absent.tsv', '--out', out)
   assert stopped.value.code == 2 and 'no such file' in capsys.readouterr().err
 
 

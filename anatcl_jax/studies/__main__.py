@@ -1,0 +1,19 @@
+"""What kernels and objectives know: studies that write tables and pages."""
+
+from __future__ import annotations
+
+from anatcl_jax import command_line
+
+COMMANDS = {
+    'kernels': ('anatcl_jax.studies.kernels',
+                'do the anatomical kernels know a person again? on two sessions'),
+}
+
+
+def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.studies') -> None:
+  """Runs the study that the first argument names."""
+  command_line.run(COMMANDS, arguments, prog, __doc__)
+
+
+if __name__ == '__main__':
+  main()
