@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.m
 
   from anatcl_jax import probe
   from anatcl_jax.devices import compilation, processes, signals
-  from anatcl_jax.training import train
+  from anatcl_jax.training import opening, train
   # Orbax writes a dozen lines a checkpoint, and tracebacks of errors that it raises as well.
   logging.set_verbosity(logging.FATAL)
   with processes.leaving(), errors.reported():
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.m
     processes.start(options.coordinator_address, options.num_processes, options.process_id,
                     detect=options.distributed, heartbeat_timeout=options.heartbeat_timeout)
     compilation.use_cache(config.compilation_cache)
-    with processes.together():
+    with processes.together(), opening.alone(workdir):
       train.train(config, workdir)
     if report is not None:
       logging.set_verbosity(logging.ERROR)    # Orbax warns of what is no fault

@@ -9,6 +9,7 @@ import pathlib
 import re
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -84,15 +85,20 @@ class Checkpoints:
     policies = [LatestN(keep), self._best]
     if every_steps:
       policies.append(EveryNSteps(every_steps))
+    self._saved = False
+    self._links = contextlib.ExitStack()
     with self._noting_errors():
       self._directory.mkdir(exist_ok=True)
+      folder = self._links.enter_context(stored.for_orbax(self._directory))
+      _try_out(self._directory)
       self._manager = ocp.CheckpointManager(
-          self._directory, options=ocp.CheckpointManagerOptions(
+          folder, options=ocp.CheckpointManagerOptions(
               create=False, lightweight_initialize=True,
               preservation_policy=AnyPreservationPolicy(policies), cleanup_tmp_directories=True,
               multiprocessing_options=ocp.options.MultiprocessingOptions(
                   primary_host=0, active_processes={0}, barrier_sync_key_prefix='checkpoints')))
     if self._error:
+      self._links.close()
       raise RunFailure(self._error)
 
   def save(self, state: TrainState | None, statistics: Statistics,
@@ -123,6 +129,7 @@ class Checkpoints:
           stored.RECORD: ocp.args.JsonSave(stored.sealed(content, arrays))}))
       self._manager.wait_until_finished()
       self._manager.check_for_errors()
+      self._saved = True
 
   def failed(self) -> bool:
     """Whether a checkpoint could not be written, as far as is known by now."""
@@ -157,6 +164,10 @@ class Checkpoints:
         time.sleep(1)   # writes that are still under way would make the directory anew
         for unfinished in self._directory.glob('*.orbax-checkpoint-tmp*'):
           shutil.rmtree(unfinished, ignore_errors=True)
+      elif self._saved and (kind is None or issubclass(kind, Stopped)):
+        with self._noting_errors():   # nobody is told of what can't be read again
+          stored.read(self._directory.parent, self._latest)
+      self._links.close()
     if kind is None or issubclass(kind, Stopped):   # on all processes, then
       if any(processes.on_any(bool(self._error))):
         raise self.failure() from None
@@ -205,6 +216,13 @@ def _fill(like: TrainState, tree: dict[str, Any]) -> TrainState:
   if differing:
     raise stored.Damaged(f'{differing[0]} is not of this run\'s model or optimizer')
   return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in wanted])
+
+
+def _try_out(directory: pathlib.Path) -> None:
+  """Raises RunFailure where what is saved can't be read: before the first step, not after hours."""
+  with tempfile.TemporaryDirectory(prefix='trial', suffix='.orbax-checkpoint-tmp-0',
+                                   dir=directory) as trial:
+    stored.save_tree(pathlib.Path(trial) / 'tree', {'a': np.arange(6.0)})
 
 
 def _set_aside(workdir: pathlib.Path, step: int) -> pathlib.Path:

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 import sys
+from collections.abc import Iterator
 
 import jax
 import ml_collections
 import numpy as np
 
+from anatcl_jax import lock
 from anatcl_jax.cohorts.phantom.cohort import PhantomSettings
 from anatcl_jax.data import attributes, damage, make_shards, pipeline, shards
 from anatcl_jax.devices import processes
 from anatcl_jax.errors import UserError
 from anatcl_jax.training import step
+
+
+@contextlib.contextmanager
+def alone(workdir: pathlib.Path) -> Iterator[None]:
+  """Holds a workdir for this run: its process 0 does, and all processes know whether it could.
+
+  Raises:
+    UserError: another run works in it, or it can't be written.
+  """
+  with contextlib.ExitStack() as stack:
+    refused = None
+    if processes.is_first():
+      try:
+        stack.enter_context(lock.alone_in(workdir, 'choose another --workdir'))
+      except UserError as error:
+        refused = error
+    if any(processes.on_any(refused is not None)):
+      raise refused or UserError(f'{workdir} can\'t be used; the line of process 0 says why')
+    yield
 
 
 def open_data(config: ml_collections.ConfigDict) -> shards.ShardSet:

@@ -7,7 +7,10 @@ import hashlib
 import json
 import logging
 import pathlib
+import re
 import sys
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -17,6 +20,8 @@ import orbax.checkpoint as ocp
 from anatcl_jax.errors import RunFailure, UserError
 
 STATE, RECORD = 'state', 'record'   # the two items of a checkpoint
+_STEP = re.compile('0|[1-9][0-9]{0,17}')
+_PLAIN = re.compile(r'[\w/., =+@~-]*', re.ASCII)
 
 
 class Damaged(Exception):
@@ -26,13 +31,61 @@ class Damaged(Exception):
 def steps(workdir: pathlib.Path) -> list[int]:
   """Steps of the finished checkpoints, the newest first; unfinished ones have other names."""
   directory = directory_of(workdir)
-  names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
-  return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+  paths = directory.iterdir() if directory.is_dir() else ()
+  return sorted((int(path.name) for path in paths
+                 if _STEP.fullmatch(path.name) and path.is_dir()), reverse=True)
 
 
 def directory_of(workdir: pathlib.Path) -> pathlib.Path:
   """Where the checkpoints of a workdir lie."""
   return (workdir / 'checkpoints').resolve()
+
+
+@contextlib.contextmanager
+def for_orbax(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A path of the folder that Orbax can use: where its own has odd characters, a link to it.
+
+  Orbax finds the parts of what it saves by a pattern that begins with the path, and takes some
+  paths for addresses: with a bracket in a name, nothing that is saved could be read.
+
+  Raises:
+    UserError: there is no place for a link.
+  """
+  own = folder.resolve()
+  if _PLAIN.fullmatch(str(own)):
+    yield own
+    return
+  with contextlib.ExitStack() as stack:
+    try:
+      place = stack.enter_context(tempfile.TemporaryDirectory(prefix='anatcl-'))
+      (link := pathlib.Path(place) / 'folder').symlink_to(own)
+    except OSError as error:
+      raise UserError(f'{folder}: a name with such characters needs a link among temporary files '
+                      f'({error.strerror}); set TMPDIR, or choose another name') from None
+    if not _PLAIN.fullmatch(place):
+      raise UserError(f'{folder} and TMPDIR ({place}) have characters that Orbax does not take; '
+                      'rename one of them')
+    yield link
+
+
+def save_tree(folder: pathlib.Path, tree: Any) -> None:
+  """Saves nested dicts of arrays into a new folder, and reads them back.
+
+  Raises:
+    RunFailure: it can't be saved, or what is read is not what was written.
+  """
+  with for_orbax(folder.parent) as parent:
+    try:
+      with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=_alone()),
+                            multiprocessing_options=_alone()) as checkpointer:
+        checkpointer.save(parent / folder.name, tree)
+        back = by_name(checkpointer.restore(parent / folder.name, restore_args=jax.tree.map(
+            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)))
+    except Exception as error:  # whatever Orbax and TensorStore make of a file system
+      raise RunFailure(f'{folder} can\'t be saved ({_first_line(error)})') from None
+  if {name: _digest_of_array(leaf) for name, leaf in back.items()} != {
+      name: _digest_of_array(leaf) for name, leaf in by_name(tree).items()}:
+    raise RunFailure(f'{folder}: what is read there is not what was saved')
 
 
 def by_name(tree: Any) -> dict[str, Any]:
@@ -60,7 +113,7 @@ def read_record(workdir: pathlib.Path, step: int) -> dict[str, Any]:
     seal = record.pop('sha256')
     if seal == _digest_of_json(record):
       return record
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+  except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
     raise Damaged(f'{path} can\'t be read ({_first_line(error)})') from None
   raise Damaged(f'{path} is not what was saved')
 
@@ -79,20 +132,19 @@ def read(workdir: pathlib.Path, step: int, parts: tuple[str, ...] = ()
   """
   record = read_record(workdir, step)
   path = directory_of(workdir) / str(step) / STATE
-  alone = ocp.options.MultiprocessingOptions(
-      primary_host=jax.process_index(), active_processes={jax.process_index()},
-      barrier_sync_key_prefix=f'reading{jax.process_index()}')
-  try:
-    with contextlib.closing(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)) as reader:
-      shapes = reader.metadata(path).tree
-      wanted = {name: shapes[name] for name in parts or shapes}
-      state = reader.restore(path, args=ocp.args.PyTreeRestore(
-          item=wanted, partial_restore=True, restore_args=jax.tree.map(
-              lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)))
-  except Exception as error:  # whatever Orbax and TensorStore make of damaged files
-    # Other reads fail beside the first one; asyncio would print a traceback of each, much later.
-    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
-    raise Damaged(f'{path} can\'t be read ({_first_line(error)})') from None
+  with for_orbax(path.parent) as parent:
+    try:
+      with contextlib.closing(
+          ocp.PyTreeCheckpointHandler(multiprocessing_options=_alone())) as reader:
+        shapes = reader.metadata(parent / STATE).tree
+        wanted = {name: shapes[name] for name in parts or shapes}
+        state = reader.restore(parent / STATE, args=ocp.args.PyTreeRestore(
+            item=wanted, partial_restore=True, restore_args=jax.tree.map(
+                lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)))
+    except Exception as error:  # whatever Orbax and TensorStore make of damaged files
+      # Other reads fail beside the first one; asyncio would print a traceback of each, much later.
+      logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+      raise Damaged(f'{path} can\'t be read ({_first_line(error)})') from None
   found = {name: _digest_of_array(leaf) for name, leaf in by_name(state).items()}
   expected = {name: digest for name, digest in record['arrays'].items()
               if not parts or name.split('/')[0] in parts}
@@ -125,6 +177,13 @@ def read_parameters(workdir: pathlib.Path) -> tuple[int, Any, Any]:
     return step, state['params'], state['batch_stats']
   raise RunFailure(f'no checkpoint in {directory_of(workdir)} is whole; restore one from a '
                    'copy, or use another workdir')
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+  """Of this process, which waits for no other."""
+  own = jax.process_index()
+  return ocp.options.MultiprocessingOptions(
+      primary_host=own, active_processes={own}, barrier_sync_key_prefix=f'alone{own}')
 
 
 def _digest_of_array(leaf: Any) -> str:

@@ -7,11 +7,11 @@ import os
 import pathlib
 import tempfile
 
-import orbax.checkpoint as ocp
 import safetensors.numpy
 
 from anatcl_jax import models
 from anatcl_jax.errors import UserError
+from anatcl_jax.weights import stored
 from anatcl_jax.weights.load import CARD, TENSORS, Weights, by_name, encoder_options
 from anatcl_jax.weights.released_names import to_released
 
@@ -31,8 +31,7 @@ def write_folder(weights: Weights, destination: pathlib.Path) -> None:
     (staging / CARD).write_text(json.dumps(weights.card, indent=2, allow_nan=False) + '\n')
     safetensors.numpy.save_file(by_name(weights), staging / TENSORS, {'format': 'flax'})
     tree = weights.variables | ({'head': weights.head} if weights.head else {})
-    with ocp.PyTreeCheckpointer() as checkpointer:
-      checkpointer.save((staging / FLAX).resolve(), tree)
+    stored.save_tree(staging / FLAX, tree)
     os.replace(staging, destination)
 
 
