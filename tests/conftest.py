@@ -15,6 +15,11 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.3'
   atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
 
+# Compiling takes most of the tests' time: without LLVM's later passes it takes half. The numbers of
+# small volumes are there as soon.
+os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0 '
+                                   '--xla_llvm_disable_expensive_passes=true')
+
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
