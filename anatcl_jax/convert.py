@@ -7,8 +7,8 @@
 The first two write a folder: card.json (what the weights are: encoder, descriptor, fold, input
 grid, crop, sha256 of the source), model.safetensors, and flax/, an Orbax checkpoint of {params,
 batch_stats, head}. Whatever takes a workdir takes such a folder, and a released .pth itself.
-A destination that ends in .pth is written for PyTorch, as {'model': state_dict} with the keys of the
-released module, bit for bit the values of the source; that alone needs PyTorch.
+A destination that ends in .pth is written for PyTorch, as {'model': state_dict} with the keys of
+the released module, bit for bit the values of the source; that alone needs PyTorch.
 
 No code in a .pth is run: it is read as tensors, containers and plain arguments. Objects of other
 classes are left out with a note, and a file that would call anything is refused.

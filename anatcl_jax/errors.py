@@ -62,7 +62,7 @@ def reported() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_late_callbacks() -> Iterator[None]:
-  """Hides the traceback of a TensorStore that tells Orbax's closed event loop of one more failure."""
+  """Hides the traceback of a TensorStore that tells Orbax's closed event loop of a failure."""
   usual = sys.unraisablehook
 
   def hook(unraisable):

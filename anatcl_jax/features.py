@@ -46,7 +46,7 @@ where the axes of the array point to that the encoder sees: RAS, LAS, SRA, ... o
 (default: what the card says; RAS for released weights). It is an option because nobody outside
 knows what the released weights saw: the public loader of their predecessor transposes its volumes
 and reshapes them to a shape that they may already have, which permutes the axes; `{PREDECESSOR}`
-does the same. Which setting of a released checkpoint predicts age best is evidence of what it saw"""
+does the same. Which setting of a released checkpoint predicts age best says what it saw"""
 
 
 def __getattr__(name: str):

@@ -1,7 +1,7 @@
 """Files that a command writes: nothing is replaced that this program did not make.
 
-A file says so itself: pages, JSON and pictures carry MARK. Tables of plain numbers can't; `made.json`
-of their folder names them.
+A file says so itself: pages, JSON and pictures carry MARK. Tables of plain numbers can't;
+`made.json` of their folder names them.
 """
 
 from __future__ import annotations

@@ -66,8 +66,8 @@ def get_config(arguments=None):
 
   # Objective
   config.views = 2                     # of a volume in a step, from 1
-  # Published: two identical views. Or a preset, crop, cutout, all (Barbano et al.) or yaware; or any
-  # of crop, zoom, cutout, mean_cutout, blur, noise, translation, intensity, flip, joined by +.
+  # Published: two identical views. Or a preset, crop, cutout, all (Barbano et al.) or yaware; or
+  # any of crop, zoom, cutout, mean_cutout, blur, noise, translation, intensity, flip, joined by +.
   config.augment = 'none'
   config.loss = ConfigDict()
   config.loss.method = 'yaware'        # or supcon, expw, threshold

@@ -26,11 +26,12 @@ import pytest  # noqa: E402
 jax.config.update('jax_num_cpu_devices', 8)
 
 from anatcl_jax import models  # noqa: E402
-from anatcl_jax.cohorts import bids
+from anatcl_jax.cohorts import bids  # noqa: E402
 from anatcl_jax.cohorts.phantom import cohort as phantom  # noqa: E402
 from anatcl_jax.data.make_shards import make_phantom_shards, make_shards  # noqa: E402
 from tests import small_run  # noqa: E402
-from tests.cohorts import layouts
+from tests.cohorts import layouts  # noqa: E402
+from tests.worker import Runner  # noqa: E402
 
 AOMIC = pathlib.Path(__file__).parents[2] / 'shared' / 'data' / 'aomic-piop2'
 
@@ -70,6 +71,20 @@ def small_model(tmp_path_factory, monkeypatch):
   monkeypatch.setattr(models, 'get_encoder', small_run.get_encoder)
   with small_run.compilation_cache(tmp_path_factory.getbasetemp() / 'compiled'):
     yield
+
+
+@pytest.fixture(scope='session')
+def runner(training_set, tmp_path_factory) -> Runner:
+  return Runner(training_set.directory, tmp_path_factory.getbasetemp() / 'compiled')
+
+
+@pytest.fixture(scope='session')
+def whole(runner, tmp_path_factory) -> tuple[pathlib.Path, float]:
+  """A run that was never stopped, and the seconds that it took after its start."""
+  workdir = tmp_path_factory.mktemp('whole') / 'run'
+  runner.finish(workdir)
+  seconds = (workdir / 'curves.png').stat().st_mtime - (workdir / 'config.json').stat().st_mtime
+  return workdir, seconds
 
 
 @pytest.fixture(scope='session')

@@ -65,7 +65,8 @@ def test_crop_and_measures():
 
 @pytest.mark.parametrize('key, value, message', [
     ('epochs', 0, 'config.epochs is 0'), ('decay', -1.0, 'config.decay is -1.0'),
-    ('weight_decay', float('nan'), 'config.weight_decay is nan'), ('learning_rate', -1.0, 'must be a number above 0'),
+    ('weight_decay', float('nan'), 'config.weight_decay is nan'),
+    ('learning_rate', -1.0, 'must be a number above 0'),
     ('augment', 'yawar', "did you mean 'yaware'"), ('augment', 'noise+none', 'none stands alone'),
     ('augment', '', "augment ''"),
     ('remat', 'block', "did you mean 'blocks'"), ('micro_batch_size', -1, 'must be at least 0'),

@@ -27,7 +27,7 @@ CLOSE = {'rtol': 2e-5, 'atol': 2e-6}
 
 @pytest.mark.parametrize('axes', ['RAS', 'predecessor'])
 def test_a_released_file(axes, volumes, tmp_path, capsys):  # noqa: F811
-  """Maps on CAT12's grid, here of 12 mm, in the axes that were asked for; the rest is in the JSON."""
+  """Maps on CAT12's grid, here of 12 mm, in the axes asked for; the rest is in the JSON."""
   path = torch_file.save(tmp_path / 'resnet_global_fold2.pth', named('tiny'))
   assert run('--weights', path, '--volumes', *volumes[:2], '--spacing', 12, '--axes', axes,
              '--out', tmp_path / 'a.tsv') == 0

@@ -18,20 +18,6 @@ from tests.worker import Runner
 STEPS = 16
 
 
-@pytest.fixture(scope='session')
-def runner(training_set, tmp_path_factory) -> Runner:
-  return Runner(training_set.directory, tmp_path_factory.getbasetemp() / 'compiled')
-
-
-@pytest.fixture(scope='session')
-def whole(runner, tmp_path_factory) -> tuple[pathlib.Path, float]:
-  """A run that was never stopped, and the seconds that it took after its start."""
-  workdir = tmp_path_factory.mktemp('whole') / 'run'
-  runner.finish(workdir)
-  seconds = (workdir / 'curves.png').stat().st_mtime - (workdir / 'config.json').stat().st_mtime
-  return workdir, seconds
-
-
 # BatchNorm removes the bias before it, whose gradient is thus pure rounding, which Adam scales up
 # to a whole step; the running mean moves with it, and the features do not.
 WITHOUT_MEANING = ('Dense_0/bias', 'BatchNorm_0/mean')

@@ -16,7 +16,6 @@ import time
 import pytest
 
 from anatcl_jax.training import tracking
-from tests.test_kill import runner  # noqa: F401
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAUNCH = ROOT / 'launch'

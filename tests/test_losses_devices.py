@@ -46,8 +46,9 @@ def _on_devices(devices, mapper, budget=None):
   def all_methods(params, batch):
     results = []
     for options in METHODS:
-      of = lambda params, moved: _loss(batch['input'] @ params + moved, batch['age'], *options,
-                                       axis_name=axis, budget=budget, as_function=bool(budget))
+      of = lambda params, moved, options=options: _loss(
+          batch['input'] @ params + moved, batch['age'], *options, axis_name=axis, budget=budget,
+          as_function=bool(budget))
       value, (by_params, by_features) = jax.value_and_grad(of, (0, 1))(
           params, jnp.zeros_like(batch['input']))
       # The collectives' transposes sum what all devices, each with the whole loss, send back.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 import matplotlib.figure
 import pytest
@@ -31,8 +32,8 @@ def test_files_of_the_user_are_not_replaced(name, tmp_path):
   out = tmp_path / 'paper'
   (out / name).parent.mkdir(parents=True)
   (out / name).write_text('my work')
-  with pytest.raises(UserError, match='paper: (?:figures/raw|%s) would be replaced.*--config.out'
-                     % name.replace('.', r'\.')):
+  would = rf'paper: (?:figures/raw|{re.escape(name)}) would be replaced.*--config\.out'
+  with pytest.raises(UserError, match=would):
     _check(out)
   assert (out / name).read_text() == 'my work'
 

@@ -14,7 +14,7 @@ import pytest
 
 from anatcl_jax.devices import processes
 from anatcl_jax.errors import RunFailure, UserError
-from tests.test_kill import check_same, runner, whole  # noqa: F401
+from tests.test_kill import check_same
 
 ROUNDING = {'rtol': 1e-4, 'atol': 1e-6}   # sums over the batch are taken in another order
 SHAPES = ((1, 4), (2, 2), (4, 1))   # processes, devices each

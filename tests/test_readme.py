@@ -22,9 +22,11 @@ COMMANDS = re.findall(r'python -m anatcl_jax\.(\w+) (.*?)(?:   #.*)?$',
                       README.replace('\\\n', ''), flags=re.MULTILINE)
 
 
-def test_ci_runs_the_readmes_test_command():
-  setup = re.search(r'```bash\n(python3 -m venv .*pytest)\n```', README)[1]
-  assert setup in (ROOT / '.ci' / 'run').read_text()
+def test_ci_runs_the_linter_and_the_readmes_test_command():
+  steps = re.search(r'```bash\n(python3 -m venv .*pytest)\n```', README)[1].split(' && ')
+  *_, environment, packages, lint, tests = (ROOT / '.ci' / 'run').read_text().splitlines()
+  assert [environment, packages, tests] == steps
+  assert lint == '.venv/bin/ruff check'
 
 
 def test_every_command_parses():

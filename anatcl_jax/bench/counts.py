@@ -1,4 +1,4 @@
-"""Floating-point operations and bytes of an encoder, layer by layer, and what they mean elsewhere."""
+"""Floating-point operations and bytes of an encoder, layer by layer, and their time elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Volumes a second that the input pipeline delivers, and the reference's way of loading beside it."""
+"""Volumes a second that the input pipeline delivers, beside the reference's way of loading."""
 
 from __future__ import annotations
 

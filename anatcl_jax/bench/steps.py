@@ -20,7 +20,7 @@ MEASURES = 3
 
 def random_batch(config: ml_collections.ConfigDict, shape: tuple[int, ...], batch: int
                  ) -> step.Batch:
-  """Volumes and the attributes that the config's loss compares, drawn; their values mean nothing."""
+  """Volumes and the attributes that the config's loss compares, drawn; values mean nothing."""
   rng = np.random.default_rng(0)
   region_count = len(regions(config.atlas))
   attributes = {

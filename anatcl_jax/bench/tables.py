@@ -29,16 +29,17 @@ def _markdown(header: str, rows: list[str]) -> list[str]:
 
 def step(r: dict[str, Any], config: ml_collections.ConfigDict) -> list[str]:
   """Forward, step and loss."""
-  rows = [f'| {name} | {r[key + "_s"]:.3f} s | {r["batch"] / r[key + "_s"]:.3g} | {flops} | {share} |'
+  rows = [f'| {name} | {r[key + "_s"]:.3f} s | {r["batch"] / r[key + "_s"]:.3g} | {flops} | '
+          f'{share} |'
           for name, key, flops, share in (
               ('encoder, frozen', 'forward', f'{r["forward_flops"] / 1e9:.4g}',
                f'{r["forward_share"]:.0%}'),
               ('training step', 'step', f'{r["step_flops"] / 1e9:.4g}', f'{r["step_share"]:.0%}'),
               ('loss and its gradient alone', 'loss', '', ''))]
   return [f'{_machine(config)}; batch {r["batch"]} of {_size(r["shape"])} on {r["devices"]} '
-          f'device(s); a product of matrices reaches {r["product_flops_per_s"] / 1e9:,.0f} GFLOP/s; '
-          f'peak memory {r["peak_mb"]:,.0f} MB; XLA counts {r["xla_forward_flops"] / 1e9:.4g} GFLOP '
-          'forward', '',
+          'device(s); a product of matrices reaches '
+          f'{r["product_flops_per_s"] / 1e9:,.0f} GFLOP/s; peak memory {r["peak_mb"]:,.0f} MB; '
+          f'XLA counts {r["xla_forward_flops"] / 1e9:.4g} GFLOP forward', '',
           *_markdown('| | time | volumes/s | GFLOP | share of the product\'s rate |', rows)]
 
 
@@ -51,8 +52,8 @@ def inputs(results: Results, of_step: dict[str, Any]) -> list[str]:
              f'{r["ratio_max"]:.1f}) |' if np.isfinite(r['ratio']) else 'needs nilearn | |')
           for r in results if r['part'] == 'input']
   rates = ', '.join(f'{r["subjects_per_s"]:.2f}' for r in results if r['part'] == 'end to end')
-  return ['SYNTHETIC maps; the reference is a row of a memory-mapped matrix, nilearn.masking.unmask '
-          'and the predecessor\'s transpose and reshape, in one thread. '
+  return ['SYNTHETIC maps; the reference is a row of a memory-mapped matrix, '
+          'nilearn.masking.unmask and the predecessor\'s transpose and reshape, in one thread. '
           f'End to end, from shards to updated parameters: {rates} subjects/s.', '',
           *_markdown('| stored as | pipeline | the step takes | ratio | reference | ratio |', rows)]
 
@@ -83,10 +84,11 @@ def layers(counted: list[counts.Layer]) -> list[str]:
 
 def estimates(counted: list[counts.Layer], batch: int) -> list[str]:
   """Steps on accelerators by the roofline, which nobody measured."""
-  rows = [f'| {a.name} | {a.flops / 1e12:,.0f} TFLOP/s, {a.bandwidth / 1e12:.2f} TB/s ({a.source}) | '
-          f'{1e3 * counts.estimated_step(counted, batch, a):.3g} ms |' for a in counts.ACCELERATORS]
-  return [f'**Estimates, not measurements**: a bfloat16 step of {batch} subjects encoded once, from '
-          'counted operations and bytes at published peaks. A real step is slower.', '',
+  rows = [f'| {a.name} | {a.flops / 1e12:,.0f} TFLOP/s, {a.bandwidth / 1e12:.2f} TB/s ({a.source}) '
+          f'| {1e3 * counts.estimated_step(counted, batch, a):.3g} ms |'
+          for a in counts.ACCELERATORS]
+  return [f'**Estimates, not measurements**: a bfloat16 step of {batch} subjects encoded once, '
+          'from counted operations and bytes at published peaks. A real step is slower.', '',
           *_markdown('| chip | peaks | step at least |', rows)]
 
 

@@ -34,8 +34,8 @@ def command_line_parser(prog: str) -> command_line.ConfigParser:
   """The parser of the command's arguments."""
   parser = command_line.ConfigParser(prog=prog, description=__doc__, config='pretrain')
   parser.add_argument('--against-torch', action='store_true',
-                      help='only compare with the released PyTorch module: forward with batch 1 and '
-                           'config.batch_size, and the step')
+                      help='only compare with the released PyTorch module: forward with batch 1 '
+                           'and config.batch_size, and the step')
   parser.add_argument('--scaling', action='store_true',
                       help='only time and memory of the step by batch, volume and devices')
   parser.add_argument('--plan', action='store_true',

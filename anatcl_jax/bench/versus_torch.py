@@ -43,7 +43,7 @@ def run(config: ml_collections.ConfigDict, shape: tuple[int, ...], case: str, ro
           **{f'ratio_{name}': value for name, value in ratios.items()}}
 
 
-# ---- Ours ------------------------------------------------------------------------------------------
+# ---- Ours ----------------------------------------------------------------------------------------
 
 
 def _forward(config, batch) -> Callable[[], object]:
@@ -77,7 +77,7 @@ def _two_view_step(config, batch) -> Callable[[], object]:
   return _step(config, batch, lambda count, index, volume: jnp.stack([volume, volume[:, ::-1]], 1))
 
 
-# ---- PyTorch ---------------------------------------------------------------------------------------
+# ---- PyTorch -------------------------------------------------------------------------------------
 
 
 def released(config: ml_collections.ConfigDict) -> tuple:
@@ -154,7 +154,8 @@ def torch_loss(torch, embeddings, attributes, loss_config):
       weights = torch.exp(-(x[:, None] - x[None])**2 / (2 * term.sigma**2))
     else:
       unit = torch.nn.functional.normalize(x, dim=1 if term.kernel == 'global' else 2)
-      weights = torch.einsum('nrm,krm->nk', unit, unit) / x.shape[2 if term.kernel == 'global' else 1]
+      shared = x.shape[2 if term.kernel == 'global' else 1]
+      weights = torch.einsum('nrm,krm->nk', unit, unit) / shared
     weights = weights.repeat(views, views) * others
     loss = -(weights * log_probability).sum(1) / weights.sum(1)
     total = total + term.weight * loss.mean()

@@ -14,8 +14,8 @@ from anatcl_jax.errors import UserError, listed
 
 # Cells that say nothing, as BIDS, R, pandas, spreadsheets and databases write them. `none` is not
 # among them: it can be an answer, as to medication.
-MISSING = ('', 'n/a', 'N/A', 'NA', '#N/A', '#NA', '<NA>', 'nan', 'NaN', '-nan', '-NaN', 'NaT', 'None',
-           'null', 'NULL', 'Null', '.')
+MISSING = ('', 'n/a', 'N/A', 'NA', '#N/A', '#NA', '<NA>', 'nan', 'NaN', '-nan', '-NaN', 'NaT',
+           'None', 'null', 'NULL', 'Null', '.')
 
 
 def read_text(path: pathlib.Path) -> str:

@@ -1,1 +1,1 @@
-"""Shards and all after them: writing, reading, cache, pipeline, augmentation, inspection, damage."""
+"""Shards and all after them: writing, reading, cache, pipeline, augmenting, inspection, damage."""

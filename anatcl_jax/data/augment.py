@@ -3,8 +3,8 @@
 Every augmentation keeps the grid's size, so that what is evaluated, which is never augmented, has
 the shape of what is trained on. Parameters are the published ones of two predecessors:
 
-- Barbano et al., ISBI 2023, github.com/EIDOSLAB/contrastive-brain-age-prediction, `src/main_mse.py`:
-  random window of 121x128x121 voxels, a cube of 32^3 voxels set to 0;
+- Barbano et al., ISBI 2023, github.com/EIDOSLAB/contrastive-brain-age-prediction,
+  `src/main_mse.py`: random window of 121x128x121 voxels, a cube of 32^3 voxels set to 0;
 - y-Aware, Dufumier et al., MICCAI 2021, github.com/Duplums/yAwareContrastiveLearning, `dataset.py`
   and `augmentations.py`: on volumes of mean 0 and SD 1, each with probability 0.5.
 """

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: a run stops between two steps, all its processes after the same one (processes.on_any)."""
+"""SIGTERM, SIGINT: a run stops between two steps, all processes after the same one (`on_any`)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class StopSignal:
     del frame
     what = ('still saving, a moment' if self.received
             else 'stopping when this step is finished and saved')
-    # print() may have been interrupted in its middle by this very signal, and must not be reentered.
+    # print() may have been interrupted in its middle by this signal, and must not be reentered.
     os.write(2, f'\n{signal.Signals(number).name}: {what}\n'.encode())
     self.received = True
 

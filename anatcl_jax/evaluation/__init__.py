@@ -1,1 +1,1 @@
-"""The evaluation of frozen features: tasks, estimators, baselines, statistics, and their results."""
+"""The evaluation of frozen features: tasks, estimators, baselines, statistics, results."""

@@ -157,7 +157,7 @@ def reliability(cohort: Cohort, representations: dict[str, np.ndarray]
                 ) -> tuple[pandas.DataFrame, dict[str, np.ndarray]]:
   """Test-retest reliability over the first two sessions of people who have two: a table, and ICCs.
 
-  People seen in pretraining are left out. The ICC(2,1) of each feature comes by representation, [F].
+  People seen in pretraining are left out. The ICC(2,1) of each feature is by representation, [F].
   """
   table = cohort.table[~cohort.seen]
   table = table.sort_values('session', kind='stable')

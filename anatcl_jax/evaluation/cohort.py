@@ -1,4 +1,4 @@
-"""Whose scans are evaluated: labels and morphometry of a shard set or a table, joined to features."""
+"""Whose scans are evaluated: labels and morphometry of shards or a table, joined to features."""
 
 from __future__ import annotations
 

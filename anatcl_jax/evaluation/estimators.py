@@ -1,4 +1,4 @@
-"""Probes: scikit-learn pipelines, fitted and tuned on one side of a split, that predict the other."""
+"""Probes: scikit-learn pipelines, fitted and tuned on one side of a split, predict the other."""
 
 from __future__ import annotations
 
@@ -129,9 +129,8 @@ def _predict(name: str, x: np.ndarray, target: Target, split: Split, inner: list
     model = (DummyClassifier(strategy='prior') if classification else DummyRegressor()).fit(
         np.zeros((len(fit), 1)), truth)
     zeros = np.zeros((len(test), 1))
-    return Predicted(model.predict(zeros),
-                     _columns(model, model.predict_proba(zeros), target) if classification else None,
-                     {}, True)
+    rates = _columns(model, model.predict_proba(zeros), target) if classification else None
+    return Predicted(model.predict(zeros), rates, {}, True)
   steps, grid = pipeline(name, classification, seed, bool(np.isnan(x).any()))
   search = GridSearchCV(steps, grid, cv=inner,
                         scoring='balanced_accuracy' if classification else 'r2')

@@ -83,7 +83,7 @@ def _resampled_regression(truth, prediction, share) -> dict[str, np.ndarray]:
 
 def _ranked(positive: np.ndarray, values: np.ndarray,
             weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Area under the ROC curve and average precision of each resample, [B]; ties share a threshold."""
+  """Area under the ROC curve and average precision a resample, [B]; ties share a threshold."""
   order = np.argsort(-values, kind='stable')
   ends = np.flatnonzero(np.append(np.diff(values[order]) != 0, True))
   weights, positive = weights[:, order], positive[order]

@@ -61,5 +61,5 @@ class Evaluation:
   table: pandas.DataFrame            # identifiers and labels, one row a scan
   features: dict[str, np.ndarray]    # name -> [rows of table, F] float32
   synthetic: bool
-  made: dict[str, Any]               # command, versions, config, data, seeds, cards by features name
+  made: dict[str, Any]               # command, versions, config, data, seeds, cards by features
   notes: tuple[str, ...] = ()        # what was left out or held out and why, a sentence each

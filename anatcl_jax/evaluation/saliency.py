@@ -1,4 +1,4 @@
-"""Where in the brain a linear probe of frozen features looks: gradients or occlusion, over scans."""
+"""Where in the brain a linear probe of frozen features looks: gradients, occlusion; over scans."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def of_task(name: str, weights: Weights, features: np.ndarray, target: Target, r
 
 
 def probe_coefficients(x: np.ndarray, target: Target, seed: int = 0) -> np.ndarray:
-  """[F], what a unit of each feature adds to the prediction, or to the logit of the second class."""
+  """[F], what a unit of each feature adds to the prediction, or the second class's logit."""
   classification = bool(target.classes)
   pipeline, _ = estimators.pipeline('linear', classification, seed)
   pipeline.fit(x, target.values.astype(int) if classification else target.values)

@@ -69,7 +69,7 @@ def corrected_t_test(differences: np.ndarray, fitted: float, tested: float) -> t
 
 
 def bootstrap_p(differences: np.ndarray) -> float:
-  """Two-sided p of a difference being 0, from its bootstrap samples: twice the rarer sign's share."""
+  """Two-sided p of a difference being 0, by bootstrap samples: twice the rarer sign's share."""
   differences = differences[np.isfinite(differences)]
   if not len(differences):
     return np.nan
@@ -78,7 +78,7 @@ def bootstrap_p(differences: np.ndarray) -> float:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-  """p-values of m tests adjusted after Holm, Scandinavian Journal of Statistics 6, 1979; NaN stays."""
+  """p-values of m tests after Holm, Scandinavian Journal of Statistics 6, 1979; NaN stays."""
   p = np.asarray(p, float)
   known = np.flatnonzero(np.isfinite(p))
   order = known[np.argsort(p[known])]
@@ -89,7 +89,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def intraclass_correlation(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """ICC(2,1) (absolute agreement) and ICC(3,1) (consistency) of values[n, k] or [n, k, F], each [F].
+  """ICC(2,1) (absolute agreement) and ICC(3,1) (consistency) of values[n, k] or [n, k, F], [F].
 
   n people, k sessions; two-way analysis of variance after Shrout and Fleiss, Psychological Bulletin
   86, 1979. NaN for a feature that is the same for all.

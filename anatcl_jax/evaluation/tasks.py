@@ -102,11 +102,13 @@ def read_tasks(path: str | pathlib.Path) -> tuple[dict[str, Task], dict[str, tup
   with user_code.told(path, 'file of tasks'):
     tasks, cohorts = tuple(defined['TASKS']), dict(defined.get('COHORTS', {}))
   if wrong := [task for task in tasks if not isinstance(task, Task)]:
-    raise UserError(f'{path}: TASKS holds {wrong[0]!r}, which is no Task(...); see configs/tasks.py')
+    raise UserError(f'{path}: TASKS holds {wrong[0]!r}, which is no Task(...); '
+                    'see configs/tasks.py')
   by_name = {task.name: task for task in tasks}
   for cohort, names in cohorts.items():
     if isinstance(names, str) or not all(name in by_name for name in names):
-      raise UserError(f'{path}: COHORTS has {cohort!r}: {names!r}, must be a tuple of names in TASKS')
+      raise UserError(f'{path}: COHORTS has {cohort!r}: {names!r}, '
+                      'must be a tuple of names in TASKS')
   return by_name, cohorts
 
 

@@ -70,7 +70,7 @@ def _conv3d_gradients(stride, padding, saved, g):
 conv3d.defvjp(_conv3d_forward, _conv3d_gradients)
 
 
-# ---- CPU -------------------------------------------------------------------------------------------
+# ---- CPU -----------------------------------------------------------------------------------------
 
 
 def cpu_path(x: tuple[int, ...], kernel: tuple[int, ...], stride: int, padding: int) -> str | None:
@@ -129,7 +129,7 @@ def _in_float32(function):
   return computed
 
 
-# ---- GPU, TPU, and whatever is small ---------------------------------------------------------------
+# ---- GPU, TPU, and whatever is small -------------------------------------------------------------
 
 
 def _xla(x, kernel, stride, padding):
@@ -163,7 +163,7 @@ def space_to_depth_conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Ar
   return _xla_conv(x, kernel, 1, 'VALID')
 
 
-# ---- Pooling and the layer -------------------------------------------------------------------------
+# ---- Pooling and the layer -----------------------------------------------------------------------
 
 
 def max_pool3d(x: jax.Array, window: int = 3, stride: int = 2, padding: int = 1) -> jax.Array:

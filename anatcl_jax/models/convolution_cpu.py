@@ -19,7 +19,7 @@ from jax import lax
 Gradients = tuple[jax.Array, jax.Array]   # of x, of the kernel
 
 
-# ---- 3^3 with stride 1: plane by plane, Winograd along Z -------------------------------------------
+# ---- 3^3 with stride 1: plane by plane, Winograd along Z -----------------------------------------
 # Winograd's F(4, 3) (Lavin & Gray 2016) makes 4 outputs of a 3-tap filter from 6 products, not 12:
 # outputs = OUTPUT ((FILTER w) * (INPUT x)). Either gradient is the transpose of that.
 _INPUT = np.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
@@ -133,7 +133,7 @@ def _combined(matrix: np.ndarray, terms: Sequence[jax.Array]) -> list[jax.Array]
           for row in matrix]
 
 
-# ---- Any size and stride: all patches, one product -------------------------------------------------
+# ---- Any size and stride: all patches, one product -----------------------------------------------
 
 
 def patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -144,7 +144,7 @@ def patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def patches_gradients(x: jax.Array, kernel: jax.Array, stride: int, g: jax.Array) -> Gradients:
-  """Gradients of `patches` from the gradient g of its result; kernels 1^3 and 3^3, stride 1 or 2."""
+  """Gradients of `patches` from the gradient g of its result; kernel 1^3 or 3^3, stride 1 or 2."""
   rows = _patches(x, kernel.shape[0], stride)
   kernel_gradient = jnp.einsum('nxyzk,nxyzf->kf', rows, g).reshape(kernel.shape)
   if kernel.size < rows.size:
@@ -189,8 +189,8 @@ def _gathered_from_taps(taps: jax.Array, shape: tuple[int, ...], stride: int) ->
   return _interleaved(classes.reshape(2, 2, 2, *classes.shape[1:]), shape)
 
 
-# What a window of 3 with stride 2 has of an axis: (tap, j's shift) for an even index 2 j, which meets
-# tap 1 of output j, and for an odd one 2 j + 1, which meets tap 2 of output j and 0 of output j + 1.
+# What a window of 3 with stride 2 has of an axis: (tap, j's shift) for an even index 2 j, which
+# meets tap 1 of output j, and for an odd one 2 j + 1, which meets tap 2 of output j and 0 of j + 1.
 _MEETS = (((1, 0),), ((2, 0), (0, 1)))
 
 
@@ -201,7 +201,7 @@ def _interleaved(classes: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   return x[:, :shape[1], :shape[2], :shape[3]]
 
 
-# ---- Few channels, stride 2: patches of one plane of outputs at a time -------------------------------
+# ---- Few channels, stride 2: patches of one plane of outputs at a time ---------------------------
 
 
 def stem(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -259,7 +259,7 @@ def _scan_planes(x: jax.Array, size: int, init: jax.Array | None, function: Call
   return carry, results
 
 
-# ---- 3^3 maximum with stride 2: one axis after another ---------------------------------------------
+# ---- 3^3 maximum with stride 2: one axis after another -------------------------------------------
 
 
 def max_pool(x: jax.Array) -> tuple[jax.Array, jax.Array]:

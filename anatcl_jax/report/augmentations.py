@@ -2,9 +2,9 @@
 
   python -m anatcl_jax.report.augmentations --out docs/augmentations.png
 
-Each pair of slices, coronal and axial, is a random draw of one augmentation, or of a preset: of eight
-draws the one that changes these slices most. The volume as it is stands first. L and R are the
-patient's, before any flip.
+Each pair of slices, coronal and axial, is a random draw of one augmentation, or of a preset: of
+eight draws the one that changes these slices most. The volume as it is stands first. L and R are
+the patient's, before any flip.
 """
 
 from __future__ import annotations

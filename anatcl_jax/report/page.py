@@ -131,7 +131,7 @@ def _scores_table(outcomes: list[Outcome]) -> str:
           for metric, values in means.items() if np.isfinite(values).any()}
   several = len({one.estimator for one in outcomes} - {'mean'}) > 1
   rows = []
-  for row, one in enumerate(outcomes):
+  for one in outcomes:
     name = one.features + (f', {one.estimator}' if several and one.estimator != 'mean' else '')
     cells = [f'<th scope="row">{html.escape(name)}</th>']
     for metric in metrics:
@@ -143,16 +143,18 @@ def _scores_table(outcomes: list[Outcome]) -> str:
       if np.isfinite(low):
         text += f'<br><small>{shown(low)} to {shown(high)}</small>'
       cells.append(f'<td>{text}</td>')
-    rows.append(f'<tr{" class=baseline" if is_baseline(one.features) else ""}>{"".join(cells)}</tr>')
+    mark = ' class=baseline' if is_baseline(one.features) else ''
+    rows.append(f'<tr{mark}>{"".join(cells)}</tr>')
   arrows = {metric: '↑' if METRICS[task.kind][metric] else '↓' for metric in metrics}
   head = ''.join(f'<th scope="col">{METRIC_NAMES.get(metric, metric)} {arrows[metric]}</th>'
                  for metric in metrics)
   counts = class_counts(outcomes[0])
   caption = style.people(outcomes[0].participant_id, len(outcomes[0].truth)) + (
       f' ({counts})' if counts else '') + (f'; unit: {task.unit}' if task.unit else '')
-  return (f'<table class="figures"><caption>{html.escape(caption)}. Mean ± standard deviation over folds, 95 % '
-          'interval; arrows point to the better.</caption><thead><tr><th scope="col">features</th>'
-          f'{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>')
+  return (f'<table class="figures"><caption>{html.escape(caption)}. Mean ± standard deviation over '
+          'folds, 95 % interval; arrows point to the better.</caption>'
+          f'<thead><tr><th scope="col">features</th>{head}</tr></thead>'
+          f'<tbody>{"".join(rows)}</tbody></table>')
 
 
 def _table(table: pandas.DataFrame, caption: str) -> list[str]:

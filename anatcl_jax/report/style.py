@@ -6,9 +6,8 @@ import dataclasses
 import itertools
 import pathlib
 
-from anatcl_jax.figures import Figure
-
 from anatcl_jax import outputs
+from anatcl_jax.figures import Figure
 
 # Okabe and Ito's, told apart by colour-blind readers; marks and line styles tell them apart again.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')

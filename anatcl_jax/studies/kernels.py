@@ -1,6 +1,6 @@
 """What the anatomical kernels say about real brains: do they know a person again after some time?
 
-  python -m anatcl_jax.studies kernels --baseline TABLE ... --followup TABLE ... --out docs/kernels.md
+  python -m anatcl_jax.studies kernels --baseline TABLE ... --followup TABLE ... --out FILE.md
   python -m anatcl_jax.studies kernels --baseline TABLE ... --out FILE.md
 
 Tables are FreeSurfer's (aparcstats2table) of the same participants in two sessions; without

@@ -18,7 +18,7 @@ PUBLISHED = (121, 145, 121)
 
 
 def test_operations_by_hand():
-  """ResNet-18 on OpenBHB's grid: sizes halve, rounded up, in the stem, the pool and three stages."""
+  """ResNet-18 on OpenBHB's grid: sizes halve, rounded up, in stem, pool and three stages."""
   counted = counts.layers(models.get_encoder('resnet18'), PUBLISHED)
   assert len(counted) == 20
   assert counted[0] == counts.Layer('conv1', 121 * 145 * 121, 61 * 73 * 61 * 64, 7**3 * 64, 64)
@@ -85,8 +85,8 @@ def test_the_torch_recipe_has_our_loss(variant):
 
 
 def test_tables():
-  case = {'part': 'torch', 'case': 'forward', 'batch': 2, 'torch_s': 1.5, 'ours_s': 1.2, 'rounds': 7,
-          'ratio_median': 0.8, 'ratio_min': 0.75, 'ratio_max': 0.91}
+  case = {'part': 'torch', 'case': 'forward', 'batch': 2, 'torch_s': 1.5, 'ours_s': 1.2,
+          'rounds': 7, 'ratio_median': 0.8, 'ratio_min': 0.75, 'ratio_max': 0.91}
   pytest.importorskip('torch')
   lines = tables.against_torch([case], get_config(), PUBLISHED)
   assert 'resnet18, 121x145x121, float32' in lines[0]

@@ -168,11 +168,13 @@ FAULTS = {
         d / 'participants.tsv', lambda t: pandas.concat([t, t.iloc[[3]]])),
         ['sub-0004', 'more than once', 'participants.tsv']),
     'duplicate morphometry row': (lambda d: edit_table(
-        _table(d, 'area'), lambda t: pandas.concat([t, t.iloc[[3]]])), ['sub-0004', 'more than one']),
+        _table(d, 'area'), lambda t: pandas.concat([t, t.iloc[[3]]])),
+                              ['sub-0004', 'more than one']),
     'participant not in the table': (lambda d: edit_table(
         d / 'participants.tsv', lambda t: t.drop(index=5)), ['sub-0006', 'no row in']),
     'two volumes of one': (lambda d: shutil.copy(
-        _volume(d), _volume(d).with_name('sub-0002_run-2_mod.nii.gz')), ['sub-0002', 'two volumes']),
+        _volume(d), _volume(d).with_name('sub-0002_run-2_mod.nii.gz')),
+                          ['sub-0002', 'two volumes']),
     'NaN volume': (_spoil_volume(_nan), ['sub-0002', 'NaN']),
     'zero volume': (_spoil_volume(lambda v, a: (v * 0, a)), ['sub-0002', 'every voxel is zero']),
     'another grid': (_spoil_volume(lambda v, a: (v[:-1], a)),
@@ -180,11 +182,13 @@ FAULTS = {
     'shifted grid': (_spoil_volume(lambda v, a: (v, a + 4 * np.eye(4, k=3))),
                      ['sub-0002', 'another grid']),
     'truncated volume': (_truncate, ['sub-0002', 'truncated']),
-    'empty table': (lambda d: (d / 'participants.tsv').write_text(''), ['participants.tsv', 'no rows']),
+    'empty table': (lambda d: (d / 'participants.tsv').write_text(''),
+                    ['participants.tsv', 'no rows']),
     'Latin-1 table': (lambda d: (d / 'participants.tsv').write_bytes(
         'participant_id\tage\nsub-0001\té\n'.encode('latin-1')), ['participants.tsv', 'UTF-8']),
     'negative age': (lambda d: set_cell(_participants(d), 2, 'age', '-4'), ['sub-0003', 'age -4']),
-    'infinite age': (lambda d: set_cell(_participants(d), 2, 'age', 'inf'), ['sub-0003', 'age inf']),
+    'infinite age': (lambda d: set_cell(_participants(d), 2, 'age', 'inf'),
+                     ['sub-0003', 'age inf']),
     'header only': (_rewrite(_participants, lambda b: b.splitlines()[0]), ['holds no rows']),
     'ragged row': (_rewrite(_participants, lambda b: b + b'sub-0099\t1\t2\t3\t4\t5\t6\t7\n'),
                    ['participants.tsv']),
@@ -192,8 +196,9 @@ FAULTS = {
         b'sub-0001\t', b'sub-0001\t2.5\t')), ['hemi-lh', 'sub-0001 (38)', '37 columns']),
     'a cell too few': (_rewrite(_participants, lambda b: b.replace(b'sub-0002\t', b'sub-0002')),
                        ['participants.tsv', '5 columns']),
-    'zero bytes in a table': (_rewrite(_participants, lambda b: b.replace(b'sub-0003', b'sub-\0\0')),
-                              ['participants.tsv']),
+    'zero bytes in a table': (
+        _rewrite(_participants, lambda b: b.replace(b'sub-0003', b'sub-\0\0')),
+        ['participants.tsv']),
     'column twice': (_rewrite(_participants, lambda b: b.replace(b'sex', b'age', 1)),
                      ['participants.tsv', 'age', 'twice']),
     'no participants table': (lambda d: _participants(d).unlink(), ['participants.tsv', 'no such']),
@@ -207,7 +212,8 @@ FAULTS = {
         _thickness(d), 3, 'lh_cuneus_thickness', 'thin'), ['hemi-lh', 'sub-0004 (thin)']),
     'comma decimals in a region table': (_rewrite(
         lambda d: _table(d, 'thickness', 'rh'), lambda b: b.replace(b'.', b',')), ['hemi-rh']),
-    'thickness in centimetres': (_scale_table('thickness', 0.1), ['thickness', 'outside 0.5 to 6 mm']),
+    'thickness in centimetres': (_scale_table('thickness', 0.1),
+                                 ['thickness', 'outside 0.5 to 6 mm']),
     'volume in millilitres': (_scale_table('volume', 1e-3), ['volume', 'outside 20 to']),
     'area and volume swapped': (_swap_measures('area', 'volume'), ['swapped']),
     'a table of another atlas': (_destrieux_table, ['hemi-lh', 'desikan']),
@@ -226,21 +232,24 @@ FAULTS = {
     'infinite voxels': (_spoil_volume(lambda v, a: (np.where(v > 0, np.inf, v), a)),
                         ['sub-0002', 'infinite']),
     'dangling link': (lambda d: (_volume(d).rename(d / 'away'), os.symlink(
-        d / 'gone', d / 'sub-0002' / 'anat' / 'sub-0002_mod.nii.gz')), ['sub-0002', 'no such file']),
-    'volume without a subject in its path': (lambda d: (d / 'sub-' / 'anat').mkdir(parents=True) or
-                                             shutil.copy(_volume(d), d / 'sub-' / 'anat' / 'x.nii.gz'),
-                                             ['sub-', 'participant']),
+        d / 'gone', d / 'sub-0002' / 'anat' / 'sub-0002_mod.nii.gz')),
+                      ['sub-0002', 'no such file']),
+    'volume without a subject in its path': (
+        lambda d: (d / 'sub-' / 'anat').mkdir(parents=True) or
+        shutil.copy(_volume(d), d / 'sub-' / 'anat' / 'x.nii.gz'), ['sub-', 'participant']),
 }
 
 # What looks odd and is read all the same.
 HARMLESS = {
     'Windows line ends in participants.tsv': _rewrite(
         _participants, lambda b: b.replace(b'\n', b'\r\n')),
-    'Windows line ends in a region table': _rewrite(_thickness, lambda b: b.replace(b'\n', b'\r\n')),
+    'Windows line ends in a region table': _rewrite(
+        _thickness, lambda b: b.replace(b'\n', b'\r\n')),
     'byte order mark': _rewrite(_participants, lambda b: b'\xef\xbb\xbf' + b),
     'participants as CSV': _rewrite(_participants, lambda b: b.replace(b'\t', b',')),
     'region table as CSV': _rewrite(_thickness, lambda b: b.replace(b'\t', b',')),
-    'bare identifiers in participants.tsv': _rewrite(_participants, lambda b: b.replace(b'sub-', b'')),
+    'bare identifiers in participants.tsv': _rewrite(
+        _participants, lambda b: b.replace(b'sub-', b'')),
     'bare identifiers in a region table': _rewrite(_thickness, lambda b: b.replace(b'sub-', b'')),
     'spaces around values': _rewrite(_participants, lambda b: b.replace(b'\t', b' \t ')),
     'no line end at the end': _rewrite(_participants, lambda b: b.rstrip(b'\n')),

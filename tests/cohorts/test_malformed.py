@@ -1,4 +1,4 @@
-"""Malformed cohorts: each ends in one line that names file, subject and remedy, or is read right."""
+"""Malformed cohorts: each ends in one line that names file, subject, remedy, or is read right."""
 
 from __future__ import annotations
 

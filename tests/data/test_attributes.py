@@ -1,4 +1,4 @@
-"""Attributes of the loss's terms: columns as numbers or codes, missing values, fitted statistics."""
+"""Attributes of the loss's terms: columns as numbers or codes, what is missing, statistics."""
 
 from __future__ import annotations
 

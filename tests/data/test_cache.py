@@ -1,4 +1,4 @@
-"""Volumes kept in memory: the same batches bitwise, read once, and refused where they do not fit."""
+"""Volumes kept in memory: the same batches bitwise, read once, refused where they do not fit."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def test_free_memory_is_what_the_kernel_says():
   assert 0 < cache.free_memory() < total
 
 
-def test_a_run_is_the_same_from_memory_and_where_the_step_casts(small_model, cohort, tmp_path, capsys,
-                                                                monkeypatch):
+def test_a_run_is_the_same_from_memory_and_where_the_step_casts(small_model, cohort, tmp_path,
+                                                                capsys, monkeypatch):
   """On float16 records: from disk, from memory, and cast by the host instead of the step."""
   read = bids.read_cohort(cohort.volumes, cohort.participants, list(cohort.morphometry))
   make_shards(read, tmp_path / 'shards', dtype='float16')

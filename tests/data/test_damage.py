@@ -166,7 +166,7 @@ def test_processes_share_the_shards_and_their_findings(copy, three_shards, tmp_p
   monkeypatch.setattr(processes, 'on_any', lambda *flags: found.append(flags) or tuple(
       np.any(found, axis=0)))   # process 1 comes first, so that process 0 sees both
   for process in (1, 0):
-    monkeypatch.setattr(jax, 'process_index', lambda: process)
+    monkeypatch.setattr(jax, 'process_index', lambda process=process: process)
     damaged = damage.find_damaged(data, tmp_path / 'run', 1)
     assert (tmp_path / 'run').exists() == (process == 0)   # only the first one writes
   assert [np.flatnonzero(flags).tolist() for flags in found] == [[*range(16, 32)], [3]]

@@ -73,5 +73,6 @@ def test_a_batch_holds_each_records_own_volume_and_labels(shard_set):
       x, z = (volume.shape[0] - 8) // 2, (volume.shape[2] - 10) // 2
       np.testing.assert_array_equal(batch['volume'][row], volume[x:x + 8, :, z:z + 10])
       assert batch['attributes']['age'][row] == np.float32(shard_set.table['age'][record])
-      np.testing.assert_array_equal(batch['attributes']['anatomy'][row], shard_set.morphometry[record][:, [
-          shard_set.measures.index('area'), shard_set.measures.index('thickness')]])
+      columns = [shard_set.measures.index('area'), shard_set.measures.index('thickness')]
+      np.testing.assert_array_equal(batch['attributes']['anatomy'][row],
+                                    shard_set.morphometry[record][:, columns])

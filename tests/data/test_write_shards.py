@@ -184,7 +184,8 @@ def test_a_damaged_set_is_one_line(read, tmp_path, name, content):
 
 @pytest.mark.parametrize('change, message', [
     ({'schema_version': 99}, 'schema 99'), ({'shards': []}, '0 records, 20 rows'),
-    ({'shards': [{}]}, 'does not describe its shards'), ({'measures': []}, r'not float32 .20, 68, 0')])
+    ({'shards': [{}]}, 'does not describe its shards'),
+    ({'measures': []}, r'not float32 .20, 68, 0')])
 def test_a_set_whose_parts_do_not_fit(read, tmp_path, change, message):
   data = make_shards(read, tmp_path / 'out')
   info = digests.signed(data.info | change, data.directory, data.table)

@@ -16,7 +16,8 @@ def target_of(values, classes=(), groups=None) -> Target:
   groups = np.array([f'sub-{row:04d}' for row in range(count)]) if groups is None else groups
   task = Task('some', 'some', CLASSIFICATION if classes else REGRESSION)
   scans = np.stack([groups, np.full(count, '')], 1)
-  return Target(task, np.arange(count), np.asarray(values, float), tuple(classes), groups, scans, ())
+  values = np.asarray(values, float)
+  return Target(task, np.arange(count), values, tuple(classes), groups, scans, ())
 
 
 def cohort_of(columns: dict, sessions: int = 1, seen=None, seed: int = 0) -> Cohort:
@@ -30,4 +31,5 @@ def cohort_of(columns: dict, sessions: int = 1, seen=None, seed: int = 0) -> Coh
   rng = np.random.default_rng(seed)
   morphometry = rng.normal(2.5, 0.2, (len(table), 68, 1)).astype(np.float32)
   seen = np.zeros(len(table), bool) if seen is None else np.repeat(seen, sessions)
-  return Cohort('SYNTHETIC', table, morphometry, atlas.regions('desikan'), ('thickness',), seen, True)
+  regions = atlas.regions('desikan')
+  return Cohort('SYNTHETIC', table, morphometry, regions, ('thickness',), seen, True)

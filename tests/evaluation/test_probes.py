@@ -1,4 +1,4 @@
-"""Probes: the same as scikit-learn written out, no leak, chance for shuffled labels, right splits."""
+"""Probes: the same as scikit-learn written out, no leak, chance for shuffled labels, the splits."""
 
 from __future__ import annotations
 
@@ -171,7 +171,8 @@ def _columns(task, people, rng):
 _TASKS, _COHORTS = read_tasks('configs/tasks.py')
 
 
-@pytest.mark.parametrize('name', [name for name, task in _TASKS.items() if task.kind != 'challenge'])
+@pytest.mark.parametrize(
+    'name', [name for name, task in _TASKS.items() if task.kind != 'challenge'])
 def test_shuffled_labels_give_chance(name):
   """Features that hold the label find it; the same features find a shuffled one as chance would."""
   task, people = _TASKS[name], 120

@@ -56,7 +56,8 @@ def test_a_task_that_can_not_be_done_says_why(columns, message):
 @pytest.mark.parametrize('values, message', [
     ({'kind': 'ranking'}, "kind 'ranking' is none of"),
     ({'kind': CLASSIFICATION, 'positive': ('AD',)}, 'positive and control belong together'),
-    ({'kind': CLASSIFICATION, 'positive': ('AD',), 'control': ('ad',)}, 'both positive and control'),
+    ({'kind': CLASSIFICATION, 'positive': ('AD',), 'control': ('ad',)},
+     'both positive and control'),
     ({'kind': CLASSIFICATION, 'positive': 'AD', 'control': ('CN',)}, 'positive is a text'),
     ({'kind': REGRESSION, 'metric': 'rmse'}, "unknown metric.*did you mean 'mae'"),
     ({'kind': REGRESSION, 'positive': ('a',), 'control': ('b',)}, 'to a classification')])
@@ -136,7 +137,7 @@ def test_missing_values_of_any_tool_are_no_class():
   task = Task('group', 'group', CLASSIFICATION)
   cells = ['a', 'b'] * 10 + ['None', 'NULL', '<NA>', '#N/A', '.', 'NaT', np.nan, None]
   assert read_target(task, _table(group=cells), 10).classes == ('a', 'b')
-  kept = read_target(task, _table(group=['none', 'insulin'] * 10), 10)   # an answer, as to medication
+  kept = read_target(task, _table(group=['none', 'insulin'] * 10), 10)   # an answer
   assert kept.classes == ('insulin', 'none')
 
 

@@ -48,7 +48,8 @@ def test_resumed_run_equals_one_that_was_never_stopped(finished):
 
 
 def test_metrics_rows_are_complete(finished):
-  rows = [json.loads(line) for line in (finished / 'whole' / 'metrics.jsonl').read_text().splitlines()]
+  lines = (finished / 'whole' / 'metrics.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
   assert [row['epoch'] for row in rows] == [1 + step // 4 for step in range(16)]
   for row in rows:
     assert row['loss'] == pytest.approx(row['loss/age'] + row['loss/anatomy'], rel=1e-5)
@@ -63,7 +64,8 @@ def test_workdir_holds_events_config_and_picture(finished):
   data, scalars, position = events.read_bytes(), {}, 0
   while position < len(data):
     length = int.from_bytes(data[position:position + 8], 'little')
-    event = tensorboardX.proto.event_pb2.Event.FromString(data[position + 12:position + 12 + length])
+    event = tensorboardX.proto.event_pb2.Event.FromString(
+        data[position + 12:position + 12 + length])
     scalars |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
     position += 16 + length
   last = tracking.read_metrics(finished / 'whole')[-1]
@@ -86,7 +88,8 @@ def test_checkpoint_holds_state_and_statistics_of_training_subjects(finished, tr
   state, statistics = checkpoint.restore(finished / 'whole', like)
   measures = training_set.select_measures(('thickness', 'volume', 'area'))[train_records]
   np.testing.assert_allclose(statistics['anatomy']['offset'], measures.min(0))
-  np.testing.assert_allclose(statistics['anatomy']['scale'], measures.max(0) - measures.min(0), rtol=1e-5)
+  np.testing.assert_allclose(statistics['anatomy']['scale'], measures.max(0) - measures.min(0),
+                             rtol=1e-5)
   assert int(state.step) == 16
   moved = [bool((a != b).any()) for a, b in zip(jax.tree.leaves(state.params),
                                                jax.tree.leaves(like.params))]

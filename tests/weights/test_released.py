@@ -199,7 +199,7 @@ def test_damaged_files_give_one_line_or_are_read(tmp_path):
   start = whole.index(b'\x80\x02}')
   code = whole[start:whole.index(b'PK\x03\x04', start)]
   for seed in range(400):
-    torch_file.save(path, STATE, change=lambda _: spoilt(code, seed))
+    torch_file.save(path, STATE, change=lambda _, seed=seed: spoilt(code, seed))
     try:
       released.read(path)
     except UserError as error:

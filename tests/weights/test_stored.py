@@ -18,8 +18,8 @@ TREE = {'a': np.arange(6.0), 'b': {'c': np.float32(3)}}
 
 
 @pytest.mark.parametrize('name', [
-    '[pilot] a', '*', 'a?b', '{a}', 'a\nb', 'a\\b', 'gs:', 's3:', '-x', '%20', 'é 漢', ' a ', '$HOME',
-    '~', 'a#b', 'a|b', 'a\udcffb', '.a'])
+    '[pilot] a', '*', 'a?b', '{a}', 'a\nb', 'a\\b', 'gs:', 's3:', '-x', '%20', 'é 漢', ' a ',
+    '$HOME', '~', 'a#b', 'a|b', 'a\udcffb', '.a'])
 def test_a_tree_is_saved_whatever_its_folders_are_called(tmp_path, name):
   (tmp_path / name).mkdir()
   stored.save_tree(tmp_path / name / 'flax', TREE)
