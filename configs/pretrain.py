@@ -49,7 +49,8 @@ def get_config(arguments=None):
   config.num_folds = 5                 # participants are split into so many, from 2
   config.fold = 0                      # the one held out, from 0
   config.reader_threads = 4            # threads that read shards, from 1
-  config.cache = 'none'                # or memory: volumes are read from disk once, if they fit
+  config.cache = 'auto'                # where volumes stay, once read: device, memory or none; or
+                                       # auto, by what fits
   config.data = ConfigDict()
   config.data.on_error = 'stop'        # at a damaged record; or skip: leave it out, and count it
 

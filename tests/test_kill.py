@@ -46,8 +46,8 @@ def saving(workdir: pathlib.Path) -> bool:
 
 def interrupt(runner: Runner, workdir: pathlib.Path, number: int, seconds: float,
               rng: random.Random, while_saving: bool) -> int | None:
-  """Starts a run and sends a signal at a random moment; the exit code."""
-  worker, = runner.start(workdir)
+  """Starts a run with the cohort on its device, sends a signal some time; the exit code."""
+  worker, = runner.start(workdir, cache='device')
   if while_saving:
     # The first, second or third time that a checkpoint is written, somewhere in the writing of it.
     for _ in range(rng.randrange(3)):

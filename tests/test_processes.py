@@ -21,7 +21,8 @@ SHAPES = ((1, 4), (2, 2), (4, 1))   # processes, devices each
 
 
 def test_two_processes_with_two_devices_each(runner, whole, tmp_path):
-  runner.finish(tmp_path / 'run', processes=2, devices=2)
+  """Their devices hold the cohort; the run that they are compared with reads it."""
+  runner.finish(tmp_path / 'run', processes=2, devices=2, cache='device')
   check_same(tmp_path / 'run', whole[0], **ROUNDING)
   said = [path.read_text() for path in sorted(tmp_path.glob('run.*.txt'))]
   assert sum('results: ' in text for text in said) == 1   # one process speaks

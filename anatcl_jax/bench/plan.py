@@ -29,7 +29,7 @@ def memory(config: ml_collections.ConfigDict, shape: tuple[int, ...], batch: int
 
   - state: parameters, Adam's two moments and BatchNorm's statistics, float32
   - gradient: one float32 a parameter
-  - volumes: this batch and the next one, float32
+  - volumes: four batches, at most float32: of the step that runs, the one given, two sent ahead
   - activations: WORKSPACE times what goes into each convolution and what comes out, in the
     precision of compute. With remat, what goes into each block, and all of the largest block.
   - pairs: similarities and their gradient, float32 [views batch]^2, at most loss.memory_budget_mb;
@@ -51,7 +51,7 @@ def memory(config: ml_collections.ConfigDict, shape: tuple[int, ...], batch: int
   pairs = 2 * 4 * (batch * config.views)**2
   return {
       'state': _bytes(state), 'gradient': _bytes(state.params),
-      'volumes': 2 * batch * 4 * math.prod(shape),
+      'volumes': 4 * batch * 4 * math.prod(shape),
       'activations': WORKSPACE * encoded * dtype.itemsize * kept_values(
           counts.layers(encoder, shape), config.remat == 'blocks'),
       'pairs': min(pairs, config.loss.memory_budget_mb * 1e6)}

@@ -21,17 +21,19 @@ class Feed:
   reader: pipeline.Reader
   mesh: jax.sharding.Mesh
   threads: int
+  cohort: dict[str, jax.Array] | None = None   # cache.on_devices, where volumes are there
 
   def __call__(self, schedule: Sequence[np.ndarray]) -> Iterator[tuple[Any, ...]]:
-    """A tuple a batch; close it where it is left before its end.
+    """A tuple a batch, with the cohort where there is one; close it where it is left early.
 
     Args:
       schedule: records of global batches of one size, which the devices divide.
     """
-    batches = pipeline.read_batches(self.reader, schedule, self.threads)
+    batches = (pipeline.read_batches(self.reader, schedule, self.threads)
+               if self.cohort is None else pipeline.named_batches(self.reader, schedule))
     with contextlib.closing(parallel.sent_ahead(batches, self.mesh)) as sent:
       for batch in sent:
-        yield (batch,)
+        yield (batch,) if self.cohort is None else (batch, self.cohort)
 
   def results(self, function: Callable[..., Any], schedule: Sequence[np.ndarray]) -> list[Any]:
     """What a function of a batch gives for each, perhaps still on its way from the devices.

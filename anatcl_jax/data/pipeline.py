@@ -21,7 +21,7 @@ from anatcl_jax.data.cache import VolumeCache
 from anatcl_jax.data.shards import ShardSet
 from anatcl_jax.errors import UserError
 
-Batch = dict[str, Any]   # volume [N, X, Y, Z], attributes {term: [N, ...]}
+Batch = dict[str, Any]   # volume [N, X, Y, Z] as stored, scale [N], attributes {term: [N, ...]}
 
 
 def split_by_participant(participants: np.ndarray, fold: int, num_folds: int,
@@ -84,7 +84,7 @@ def heldout_batches(records: np.ndarray, batch_size: int, devices: int) -> list[
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-  """Reads a record: its volume (float32, or float16 as stored) and what the loss compares."""
+  """Reads a record: its volume as stored, which the step casts and scales, and its attributes."""
 
   shards: ShardSet
   attributes: dict[str, np.ndarray]   # by term of the loss, a row a record
@@ -93,12 +93,7 @@ class Reader:
 
   def __call__(self, record: int) -> Batch:
     volume, scale = (self.cache or self.shards).read_volume(int(record))
-    volume = center_crop(volume, self.crop)
-    if volume.dtype != np.float16:    # which the step casts: half the bytes to copy and to send
-      volume = volume.astype(np.float32)
-    if scale != 1:
-      volume = volume * np.float32(scale)
-    return {'volume': volume,
+    return {'volume': center_crop(volume, self.crop), 'scale': np.float32(scale),
             'attributes': {name: values[record] for name, values in self.attributes.items()}}
 
 
@@ -151,6 +146,14 @@ def read_batches(reader: Reader, schedule: Sequence[np.ndarray], threads: int = 
                               prefetch_buffer_size=max(threads, 2 * share.size))
   dataset = grain.MapDataset.source(share).map(reader).to_iter_dataset(options)
   return iter(dataset.batch(share.size))
+
+
+def named_batches(reader: Reader, schedule: Sequence[np.ndarray]) -> Iterator[Batch]:
+  """As `read_batches`, with the number of each `record` instead of its volume and scale."""
+  for index in range(len(schedule)):
+    own = np.split(schedule[index], jax.process_count())[jax.process_index()]
+    yield {'record': own.astype(np.int32),
+           'attributes': {name: values[own] for name, values in reader.attributes.items()}}
 
 
 def train_batches(reader: Reader, records: np.ndarray, batch_size: int, seed: int, steps: range,

@@ -37,31 +37,34 @@ def make_mesh(batch_size: int) -> jax.sharding.Mesh:
 
 
 def map_over_devices(function: Callable[..., Any], mesh: jax.sharding.Mesh, mapper: str = 'jit',
-                     donate_state: bool = False) -> Callable[..., Any]:
+                     donate_state: bool = False, resident: bool = False) -> Callable[..., Any]:
   """Compiles a per-device function(state, batch) for a replicated state and a sharded batch.
 
   `function` runs on every device with its share of the batch's rows, may use collectives over
-  AXIS, and returns values that are the same on every device.
+  AXIS, and returns values that are the same on every device. Where `resident`, it takes a third
+  argument: arrays that stay on every device, whole.
 
   Raises:
     UserError: no such mapper.
   """
   check_name(mapper, MAPPERS, 'mapper')
   if mapper == 'pmap':
-    mapped = jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), out_axes=None,
-                      devices=list(mesh.devices.flat))
+    mapped = jax.pmap(function, axis_name=AXIS, in_axes=(None, 0) + (None,) * resident,
+                      out_axes=None, devices=list(mesh.devices.flat))
     # Of the global batch: jax.pmap takes an array that spans processes as a whole.
-    split = lambda x: x.reshape(mesh.size, x.shape[0] // mesh.size, *x.shape[1:])
-    return lambda state, batch: mapped(state, jax.tree.map(split, batch))
+    def split(rows):
+      return rows.reshape(mesh.size, rows.shape[0] // mesh.size, *rows.shape[1:])
+    return lambda state, batch, *whole: mapped(state, jax.tree.map(split, batch), *whole)
   # check_vma=False: collectives differentiate as they do under pmap, so that one way of averaging
   # gradients (step.py) serves both mappers.
-  mapped = jax.shard_map(function, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
-                         out_specs=PartitionSpec(), check_vma=False)
+  in_specs = (PartitionSpec(), PartitionSpec(AXIS)) + (PartitionSpec(),) * resident
+  mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=PartitionSpec(),
+                         check_vma=False)
   return jax.jit(mapped, donate_argnums=0 if donate_state else ())
 
 
 def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-  """The same values on every device."""
+  """The same values on every device; every process has them all."""
   return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 

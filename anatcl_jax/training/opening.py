@@ -14,7 +14,7 @@ import numpy as np
 
 from anatcl_jax import lock
 from anatcl_jax.cohorts.phantom.cohort import PhantomSettings
-from anatcl_jax.data import attributes, damage, make_shards, pipeline, shards
+from anatcl_jax.data import attributes, cache, damage, make_shards, pipeline, shards
 from anatcl_jax.devices import processes
 from anatcl_jax.errors import UserError
 from anatcl_jax.training import step
@@ -83,7 +83,12 @@ def described(config: ml_collections.ConfigDict, data: shards.ShardSet) -> dict:
   return values
 
 
-def describe(config: ml_collections.ConfigDict, reader: pipeline.Reader,
+_KEPT = {'device': 'volumes stay in the memory of every device, {:.3g} GB',
+         'memory': 'volumes stay in memory, up to {:.3g} GB a process',
+         'none': 'no; volumes, {:.3g} GB together, are read in each epoch'}
+
+
+def describe(config: ml_collections.ConfigDict, reader: pipeline.Reader, kept: str,
              records: tuple[np.ndarray, np.ndarray], heldout: list[np.ndarray],
              state: step.TrainState, mesh: jax.sharding.Mesh, first: int, last: int) -> None:
   """The config and a few lines before the first step: what is trained on what, where from and to.
@@ -106,8 +111,7 @@ def describe(config: ml_collections.ConfigDict, reader: pipeline.Reader,
            f'{"s" if mesh.size > 1 else ""}'
            + (f' of {jax.process_count()} processes' if jax.process_count() > 1 else ''),
            f'loss: {config.loss.method}, {" + ".join(terms)}',
-           *([f'cache: volumes stay in memory, up to {reader.cache.bytes / 1e9:.3g} GB a process']
-             if reader.cache else []),
+           f'cache: {_KEPT[kept]}'.format(cache.needed_bytes(data, reader.crop) / 1e9),
            f'steps: {first} done of {last}'
            + ('; nothing is left to do' if first >= last else '')]
   if not heldout:

@@ -15,7 +15,8 @@ import optax
 from anatcl_jax import losses
 from anatcl_jax.errors import UserError
 
-# volume [N, X, Y, Z] in float32 or float16, attributes {term: [N] or [N, R, M]}
+# volume [N, X, Y, Z] as stored, perhaps the scale [N] that makes it values, attributes
+# {term: [N] or [N, R, M]}
 Batch = dict[str, Any]
 Metrics = dict[str, jax.Array]
 
@@ -142,8 +143,23 @@ def make_encode_step(encoder: nn.Module, axis_name: str
   return encode_step
 
 
+def from_cohort(function: Callable[[TrainState, Batch], Any]
+                ) -> Callable[[TrainState, Batch, dict[str, jax.Array]], Any]:
+  """A step whose batch has the number of each `record` instead of its volume and scale.
+
+  It takes those of all records, which stay on the device, after its batch.
+  """
+
+  @functools.wraps(function)
+  def gathered(state, batch, cohort):
+    return function(state, batch | {name: rows[batch['record']] for name, rows in cohort.items()})
+
+  return gathered
+
+
 def _volumes(batch: Batch) -> jax.Array:
-  return batch['volume'].astype(jnp.float32)
+  volumes = batch['volume'].astype(jnp.float32)
+  return volumes * batch['scale'][:, None, None, None] if 'scale' in batch else volumes
 
 
 def _views_of(embeddings: jax.Array, views: int, identical: bool) -> jax.Array:

@@ -61,11 +61,11 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   if not steps_per_epoch:
     raise UserError(f'batch_size {config.batch_size} is more than the {len(train_records)} scans '
                     f'to train on in {config.data_dir}; choose a smaller one')
-  program = (make_program or compile_program)(config, mesh, steps_per_epoch)
+  crop = crop_sizes(config.crop)
+  kept = cache.choose(config.cache, data, crop)
+  program = (make_program or compile_program)(config, mesh, steps_per_epoch, kept == 'device')
   data = opening.without_damaged(data, train_records, config, workdir)
   heldout_records = data.whole(heldout_records)
-  crop = crop_sizes(config.crop)
-  volumes = cache.make_cache(data, crop) if config.cache == 'memory' else None
   check_config(workdir, opening.described(config, data))
 
   with damage.forgotten_on_damage(workdir), signals.StopSignal() as stop:
@@ -75,15 +75,18 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path,
     state = fresh = parallel.replicate(state, mesh)
     if saved := restore(workdir, state):
       state, statistics = parallel.replicate(saved[0], mesh), saved[1]
-    reader = pipeline.Reader(data, attributes.normalize_attributes(
-        raw_attributes, statistics, config.loss.terms), crop, volumes)
+    reader = pipeline.Reader(
+        data, attributes.normalize_attributes(raw_attributes, statistics, config.loss.terms), crop,
+        cache.make_cache(data, crop) if kept == 'memory' else None)
     heldout = pipeline.heldout_batches(heldout_records, config.batch_size, mesh.size)
     first, last = int(state.step), config.epochs * steps_per_epoch
-    opening.describe(config, reader, (train_records, heldout_records), heldout, state, mesh, first,
-                     last)
+    opening.describe(config, reader, kept, (train_records, heldout_records), heldout, state, mesh,
+                     first, last)
 
     # ---- What looks at it: held-out loss, probe, and all of watch.py ----------------------------
-    feed = Feed(reader, mesh, config.reader_threads)
+    feed = Feed(reader, mesh, config.reader_threads,
+                cache.on_devices(data, crop, mesh, config.reader_threads)
+                if kept == 'device' and first < last else None)
     evaluate = Heldout(program.eval_step, feed, heldout) if heldout else None
     probe = None
     if config.probe_every_epochs and first < last:
@@ -121,8 +124,11 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path,
 
 
 def compile_program(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh,
-                    steps_per_epoch: int) -> Program:
-  """The program of a run with this config, which compiles when it is first called."""
+                    steps_per_epoch: int, resident: bool = False) -> Program:
+  """The program of a run with this config, which compiles when it is first called.
+
+  Where `resident`, steps take the cohort on the devices after their batch (step.from_cohort).
+  """
   dtype = jnp.dtype(config.precision)
   make_views = augment.view_maker(config.augment, config.views, config.seed)
   encoder = models.get_encoder(config.encoder, **encoder_options(config), dtype=dtype,
@@ -137,10 +143,12 @@ def compile_program(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh,
                                     micro_batches=step.count_micro_batches(
                                         config.batch_size, config.micro_batch_size, mesh.size))
   eval_step = step.make_eval_step(encoder, head, config.loss, config.views, parallel.AXIS)
+
+  def compiled(function, donate_state=False):
+    return parallel.map_over_devices(step.from_cohort(function) if resident else function, mesh,
+                                     config.mapper, donate_state, resident)
+
   return Program(
       functools.partial(step.init_state, encoder, head, optimizer),
-      parallel.map_over_devices(train_step, mesh, config.mapper, donate_state=True),
-      parallel.map_over_devices(eval_step, mesh, config.mapper),
-      parallel.map_over_devices(step.make_encode_step(encoder, parallel.AXIS), mesh,
-                                config.mapper),
-      schedule)
+      compiled(train_step, donate_state=True), compiled(eval_step),
+      compiled(step.make_encode_step(encoder, parallel.AXIS)), schedule)

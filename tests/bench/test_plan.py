@@ -25,7 +25,7 @@ def test_memory_is_within_a_factor_of_two_of_what_xla_allots(batch, shape):
   allotted = program.train_step.lower(state, rows).compile().memory_analysis()
   xla = allotted.argument_size_in_bytes + allotted.temp_size_in_bytes
   parts = plan.memory(config, shape, batch)
-  ours = sum(parts.values()) - parts['volumes'] / 2   # XLA does not know of the next batch
+  ours = sum(parts.values()) - parts['volumes'] * 3 / 4   # XLA does not know of the next batches
   assert 0.5 < ours / xla < 2, (ours, xla)
 
 
@@ -42,7 +42,7 @@ def test_parts_by_hand():
   statistics = 4 * 2 * 4_800   # mean and variance of 4,800 channels
   assert 0 < parts[1]['state'] - 3 * 4 * parameters - statistics < 16   # the rest are counters
   assert parts[4]['activations'] == 4 * parts[1]['activations']
-  assert parts[4]['volumes'] == 2 * 4 * 4 * 32**3
+  assert parts[4]['volumes'] == 4 * 4 * 4 * 32**3
   assert parts[4]['pairs'] == 2 * 4 * 8 * 8
 
 
