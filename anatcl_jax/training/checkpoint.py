@@ -181,6 +181,7 @@ def restore(workdir: pathlib.Path, like: TrainState) -> tuple[TrainState, Statis
 
   Raises:
     RunFailure: there are checkpoints, and none is whole.
+    TooNew: newer libraries wrote one that these can't read; it stays where it is.
   """
   damaged = {}
   for step in processes.of_first(stored.steps(workdir)):

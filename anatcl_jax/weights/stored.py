@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.metadata
 import json
 import logging
 import pathlib
@@ -20,12 +21,17 @@ import orbax.checkpoint as ocp
 from anatcl_jax.errors import RunFailure, UserError
 
 STATE, RECORD = 'state', 'record'   # the two items of a checkpoint
+_WRITERS = ('orbax-checkpoint', 'tensorstore')   # what lays out the files of a state
 _STEP = re.compile('0|[1-9][0-9]{0,17}')
 _PLAIN = re.compile(r'[\w/., =+@~-]*', re.ASCII)
 
 
 class Damaged(Exception):
   """A checkpoint that can't be read, or is not what was saved."""
+
+
+class TooNew(UserError):
+  """A checkpoint that nobody here can judge: newer libraries than these wrote it."""
 
 
 def steps(workdir: pathlib.Path) -> list[int]:
@@ -95,8 +101,8 @@ def by_name(tree: Any) -> dict[str, Any]:
 
 
 def sealed(content: dict[str, Any], state: Any) -> dict[str, Any]:
-  """The record of a checkpoint: content (JSON) and the digests of it and of every array."""
-  record = {'content': content,
+  """The record of a checkpoint: content (JSON), its writers, and digests of it and every array."""
+  record = {'content': content, 'written_with': {name: _version(name) for name in _WRITERS},
             'arrays': {name: _digest_of_array(leaf) for name, leaf in by_name(state).items()}}
   return record | {'sha256': _digest_of_json(record)}
 
@@ -129,6 +135,7 @@ def read(workdir: pathlib.Path, step: int, parts: tuple[str, ...] = ()
 
   Raises:
     Damaged: any of what was read is not what was saved.
+    TooNew: it can't be read, and newer libraries than these wrote it.
   """
   record = read_record(workdir, step)
   path = directory_of(workdir) / str(step) / STATE
@@ -144,6 +151,10 @@ def read(workdir: pathlib.Path, step: int, parts: tuple[str, ...] = ()
     except Exception as error:  # whatever Orbax and TensorStore make of damaged files
       # Other reads fail beside the first one; asyncio would print a traceback of each, much later.
       logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+      if newer := _newer(record.get('written_with', {})):
+        packages = ' '.join(f"'{name}>={version}'" for name, version in newer.items())
+        raise TooNew(f'{path} can\'t be read here ({_first_line(error)}). Newer libraries than these '
+                     f'wrote it, and can tell whether it is whole: pip install {packages}') from None
       raise Damaged(f'{path} can\'t be read ({_first_line(error)})') from None
   found = {name: _digest_of_array(leaf) for name, leaf in by_name(state).items()}
   expected = {name: digest for name, digest in record['arrays'].items()
@@ -161,7 +172,7 @@ def read_parameters(workdir: pathlib.Path) -> tuple[int, Any, Any]:
   neither the run's devices nor its optimizer.
 
   Raises:
-    UserError: the workdir has no checkpoint.
+    UserError: the workdir has no checkpoint, or the newest is of newer libraries (TooNew).
     RunFailure: it has some, and none is whole.
   """
   known = steps(workdir)
@@ -177,6 +188,17 @@ def read_parameters(workdir: pathlib.Path) -> tuple[int, Any, Any]:
     return step, state['params'], state['batch_stats']
   raise RunFailure(f'no checkpoint in {directory_of(workdir)} is whole; restore one from a '
                    'copy, or use another workdir')
+
+
+def _version(name: str) -> str:
+  return importlib.metadata.version(name)
+
+
+def _newer(written_with: dict[str, str]) -> dict[str, str]:
+  """Those of the libraries, with their versions, that are older here."""
+  numbers = {name: [[int(n) for n in re.findall(r'\d+', v)] for v in (version, _version(name))]
+             for name, version in written_with.items()}
+  return {name: written_with[name] for name, (theirs, ours) in numbers.items() if theirs > ours}
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:

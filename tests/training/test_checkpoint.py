@@ -76,6 +76,33 @@ def test_weights_come_from_the_newest_whole_one(run, capsys):
   assert stored.steps(run)[0] == 16   # reading changes nothing
 
 
+def test_what_newer_libraries_wrote_is_not_called_damaged(run, training_set, monkeypatch, capsys):
+  """Whatever makes it unreadable, it stays where it is, and the remedy is told."""
+  installed = stored._version('tensorstore')
+  monkeypatch.setattr(stored, '_version',
+                      lambda name: installed if name == 'tensorstore' else '0.9.4')
+  shutil.rmtree(run / 'checkpoints' / '16' / 'state' / 'd')
+  for read in (lambda: train.train(small_config(training_set.directory), run),
+               lambda: parameters(run)):
+    with pytest.raises(UserError, match="16/state can't be read here .* Newer .*: pip install "
+                                        rf"'orbax-checkpoint>={ocp.__version__}'$"):
+      read()
+  assert not (run / 'damaged').exists() and stored.steps(run) == [16, 12, 8, 4]
+  assert 'damaged' not in capsys.readouterr().err
+  damage(run, 12)    # is read by these very libraries, and is not what it was
+  with pytest.raises(stored.Damaged):
+    stored.read(run, 12)
+
+
+@pytest.mark.parametrize('theirs, ours, newer', [
+    ('0.12.8', '0.12.8', False), ('0.12.10', '0.12.9', True), ('0.9.4', '0.12.8', False),
+    ('1.0.0a1', '0.12.8', True)])
+def test_versions_are_compared_as_numbers(theirs, ours, newer, monkeypatch):
+  monkeypatch.setattr(stored, '_version', lambda name: ours)
+  assert stored._newer({'orbax-checkpoint': theirs}) == (
+      {'orbax-checkpoint': theirs} if newer else {})
+
+
 def test_last_best_and_every_nth_are_kept(small_model, training_set, tmp_path, monkeypatch):
   losses = iter([9.0, 3.0, 5.0, 4.0, 1.0, 2.0, 6.0])   # after step 1, then a value an epoch
   monkeypatch.setattr(heldout, 'means', lambda _: {'heldout/loss': next(losses)})
