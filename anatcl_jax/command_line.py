@@ -86,9 +86,10 @@ class ConfigParser(Parser):
     """
     options, rest = self.parse_known_args(arguments)
     if options.config is None:
-      if unknown := [text for text in rest if re.match(r'-(?!-config\.)', text)]:
-        self.refuse(unknown)
-      raise UserError(f'give --config={self._example}, or --help')
+      if rest and not rest[0].startswith('--config.'):
+        self.refuse(rest)
+      raise UserError(f'give --config={self._example}, or --config={self._like}, which comes with '
+                      'the program; see --help')
     config = config_files.load(options.config, self._like)
     changes, unknown = config_files.split(rest, config)
     if unknown:
@@ -145,7 +146,9 @@ def run(commands: Mapping[str, tuple[str, str]], arguments: Sequence[str] | None
       parser.add_argument('--version', action='version', version=version)
     parser.add_argument('command', nargs='?', help=argparse.SUPPRESS)
     parser.keeps_unknown = True
-    command = parser.parse_known_args(arguments)[0].command
-    if command is None:
+    chosen, unknown = parser.parse_known_args(arguments)
+    if unknown:
+      parser.refuse(unknown)
+    if (command := chosen.command) is None:
       raise UserError(f'give a command: {", ".join(commands)}; see {prog} --help')
     check_name(command, commands, 'command')

@@ -25,7 +25,6 @@ FOLDER = next((folder for folder in (_ROOT / 'configs', _ROOT.parent / 'configs'
 _KINDS = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'text in quotes'}
 _BOOLEANS = {'true': True, 't': True, '1': True, 'false': False, 'f': False, '0': False}
 _TERM = re.compile(r'loss\.terms\.[^.]+\.')
-_TERM_NEEDS = ('attribute', 'weight', 'kernel')
 
 
 def load(text: str, like: str | None = None) -> ml_collections.ConfigDict:
@@ -179,14 +178,11 @@ def _checked(config: ml_collections.ConfigDict, like: str, path: pathlib.Path
   lacking = [name for name in expected if name not in given and not _TERM.match(name)]
   if terms and not any(map(_TERM.match, given)):
     lacking.append('loss.terms')
-  for term in {_TERM.match(name)[0] for name in given if _TERM.match(name)}:
-    needs = (*_TERM_NEEDS, *(['normalization'] if given.get(f'{term}attribute') == 'morphometry'
-                             else []))
-    lacking += [term + name for name in needs if term + name not in given]
   if lacking:
+    unknown = [f'config.{name}' for name in given if name not in known and not _TERM.match(name)]
     raise UserError(f'{path} lacks ' + listed([f'config.{name}' for name in lacking])
-                    + f'; configs/{like}.py of this version has '
-                    + ('it' if len(lacking) == 1 else 'them') + ', and says what it is')
+                    + f', which configs/{like}.py of this version has and explains'
+                    + (f'; unknown is {listed(unknown)}' if unknown else ''))
   values = {}
   for name, value in given.items():
     known_as = name.split('.')[-1] if _TERM.match(name) else name
@@ -209,7 +205,7 @@ def _typed(value: Any, like: Any, name: str, where: str) -> Any:
     return int(value)
   if kind is str and name in (*PATHS, *LISTS_OF_PATHS) and isinstance(value, pathlib.PurePath):
     return str(value)
-  if not isinstance(value, kind):
+  if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
     raise UserError(f'{where}: config.{name} is {value!r}, must be {_KINDS[kind]}'
                     + (f', such as {like!r}' if like not in ('', None) else ''))
   return value

@@ -53,7 +53,7 @@ def told(path: pathlib.Path, kind: str) -> Iterator[None]:
 
 def _where(error: BaseException, path: pathlib.Path) -> str:
   """`FILE, line N`, of the innermost line in the file or in a module beside it."""
-  if isinstance(error, SyntaxError) and error.filename:
+  if isinstance(error, SyntaxError) and error.filename and pathlib.Path(error.filename).is_file():
     return f'{error.filename}, line {error.lineno or 1}'
   frames = [frame for frame in traceback.extract_tb(error.__traceback__)
             if pathlib.Path(frame.filename).absolute().parent == path.absolute().parent]

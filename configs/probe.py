@@ -31,13 +31,13 @@ def get_config(arguments=None):
   config.features = ''                 # tables that `anatcl_jax.features` made before
 
   # Whose scans
-  config.data_dir = ''                 # shards; of a single workdir, those that it was trained on
+  config.data_dir = ''                 # folder of shards; '': those of a single workdir's training
   config.participants = ''             # a TSV, in place of data_dir, for tables of features
   config.trained_on = ''               # workdirs that made the tables: who they saw isn't predicted
 
   # What is predicted
   config.tasks = chosen.cohort         # names of tasks and of cohorts, and thickness:lh_insula
-  config.task_file = str(pathlib.Path(__file__).with_name('tasks.py'))   # Python, which is run
+  config.task_file = str(pathlib.Path(__file__).with_name('tasks.py'))   # a file of tasks: Python that is run
 
   # How
   config.estimators = 'linear'         # linear, svm, mlp; several are separated by commas

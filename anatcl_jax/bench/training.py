@@ -5,6 +5,8 @@
   python -m anatcl_jax.bench --config=configs/pretrain.py:encoder=tiny --config.crop=40,48,40 \\
       --scaling
 
+`bench loop`, `bench loss` and `bench prepare` measure parts of it; each has its --help.
+
 Volumes are random ones of the size config.crop (121,145,121 where that is none), maps on disk are
 SYNTHETIC. Prints Markdown tables; --json also writes every figure. Each case runs in a process of
 its own, whose peak memory is its own. --against-torch runs the released module (pip install -e

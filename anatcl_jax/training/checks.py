@@ -22,6 +22,12 @@ def check_values(config: ml_collections.ConfigDict) -> None:
   Raises:
     UserError: the first such value, with what it must be.
   """
+  for name, term in config.loss.terms.items():
+    for key in _needs(term):
+      if key not in term:
+        raise UserError(f'config.loss.terms.{name} lacks {key}, which a term with '
+                        f'{term.get("attribute")} and {term.get("kernel")} needs; set it in a '
+                        'config file')
   for name, valid, kind in (
       (config.encoder, models.encoder_names(), 'encoder'),
       (config.head, models.HEADS, 'projection head'),
@@ -66,3 +72,11 @@ def check_values(config: ml_collections.ConfigDict) -> None:
     raise UserError(f'config.weight_decay is {config.weight_decay}, must be 0 or above')
   if not all(0 <= weight < math.inf for weight in weights.values()) or not any(weights.values()):
     raise UserError(f'weights of the loss terms are {weights}: none may be below 0, nor all 0')
+
+
+def _needs(term: ml_collections.ConfigDict) -> tuple[str, ...]:
+  """The keys that a term of the loss can't do without."""
+  if term.get('attribute') == 'morphometry':
+    return 'attribute', 'weight', 'kernel', 'normalization'
+  return ('attribute', 'weight', 'kernel') + (() if term.get('kernel') == 'equality'
+                                              else ('sigma',))
