@@ -37,7 +37,8 @@ def get_config(arguments=None):
 
   # What is predicted
   config.tasks = chosen.cohort         # names of tasks and of cohorts, and thickness:lh_insula
-  config.task_file = str(pathlib.Path(__file__).with_name('tasks.py'))   # a file of tasks: Python that is run
+  # A file of tasks: Python that is run.
+  config.task_file = str(pathlib.Path(__file__).with_name('tasks.py'))
 
   # How
   config.estimators = 'linear'         # linear, svm, mlp; several are separated by commas

@@ -1,4 +1,4 @@
-"""Config and task files of the user's own: whatever is wrong in them is one line that says where."""
+"""Config and task files of the user's own: what is wrong in them is one line that says where."""
 
 from __future__ import annotations
 
