@@ -27,7 +27,7 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from anatcl_jax import command_line, errors, paths
+from anatcl_jax import command_line, errors, outputs, paths
 from anatcl_jax.config import PRECISIONS, crop_sizes
 from anatcl_jax.errors import RunFailure, UserError, listed
 
@@ -92,6 +92,7 @@ def _make(encoder: Encoder, inputs: list[Input], options: argparse.Namespace, sy
   import numpy as np
   import pandas
 
+  from anatcl_jax import figures
   from anatcl_jax.cohorts import tables
   from anatcl_jax.frozen import checks as feature_checks
   from anatcl_jax.frozen.rows import Finished, make_rows
@@ -134,7 +135,7 @@ def _make(encoder: Encoder, inputs: list[Input], options: argparse.Namespace, sy
   figure = representation.draw(features, feature_checks.constant_channels(features), labels,
                                [one.participant_id for one in kept],
                                options.weights, synthetic)
-  figure.savefig(out.with_suffix('.png'), dpi=style.DPI)
+  figures.save(figure, out.with_suffix('.png'), style.DPI)
   write_table(out, identifiers, features)
   finished.remove()
   print(f'{len(kept)} {"SYNTHETIC " if synthetic else ""}scans, {features.shape[1]} features'
@@ -195,6 +196,8 @@ def _check(options: argparse.Namespace) -> None:
     raise UserError(f'{options.out}: a .parquet needs pyarrow: pip install pyarrow, or give a .tsv')
   if options.out.exists():
     raise UserError(f'{options.out} is there already; choose another --out, or remove it')
+  for ending in ('.json', '.png'):     # written beside it
+    outputs.check_file(options.out.with_suffix(ending), '--out')
   for name in ('batch_size', 'threads'):
     if getattr(options, name) < 1:
       raise UserError(f'--{name.replace("_", "-")} {getattr(options, name)} must be at least 1')

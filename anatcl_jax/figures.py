@@ -1,4 +1,4 @@
-"""matplotlib's Figure, which draws into files without any backend.
+"""matplotlib's Figure, which draws into files without any backend, and takes text as it is.
 
 A notebook's kernel names its own backend in MPLBACKEND, for every command that a cell starts. Where
 that backend is not installed, `import matplotlib` itself fails, and can't be tried again: so it is
@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 import sys
+
+from anatcl_jax import outputs
 
 _first = 'matplotlib' not in sys.modules
 _backend = os.environ.pop('MPLBACKEND', None)
@@ -23,4 +26,12 @@ if _first and _backend:
   with contextlib.suppress(ValueError):
     matplotlib.rcParams['backend'] = _backend
 
-__all__ = ['Figure']
+# Names of classes and people are no formulas: `$a_b$` would become one, and `$\\frac$` an error.
+matplotlib.rcParams['text.parse_math'] = False
+
+__all__ = ['Figure', 'save']
+
+
+def save(figure: Figure, path: pathlib.Path, dpi: float) -> None:
+  """Writes a figure as PNG with the mark of this program."""
+  figure.savefig(path, dpi=dpi, format='png', metadata={'Software': outputs.MADE_BY})

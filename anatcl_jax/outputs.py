@@ -11,6 +11,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterable
+from typing import Any
 
 from anatcl_jax import __version__
 from anatcl_jax.errors import UserError, listed
@@ -45,6 +46,19 @@ def check_file(path: pathlib.Path, option: str) -> None:
     raise UserError(f'{path}: is there already and was not made by this program; choose another '
                     f'{option}, or remove it')
   _check_writable(path.parent, option)
+
+
+def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
+  """Writes figures with the mark of this program; folders on the way are made.
+
+  Raises:
+    UserError: the file system does not take it.
+  """
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({'made_by': MADE_BY} | content, indent=1) + '\n')
+  except OSError as error:
+    raise UserError(f'{path}: can\'t be written ({error.strerror})') from None
 
 
 def check_folder(folder: pathlib.Path, names: Iterable[str], inside: str, option: str) -> None:

@@ -6,10 +6,9 @@ import json
 import os
 import re
 
-import matplotlib.figure
 import pytest
 
-from anatcl_jax import outputs
+from anatcl_jax import features, figures, outputs
 from anatcl_jax.errors import UserError
 from anatcl_jax.report import style
 from anatcl_jax.report.style import Picture
@@ -23,7 +22,7 @@ def _check(folder):
 
 def _picture(folder):
   folder.mkdir(parents=True)
-  style.save(Picture('scores', matplotlib.figure.Figure(), '', '', ''), folder)
+  style.save(Picture('scores', figures.Figure(), '', '', ''), folder)
   return folder / 'scores.png'
 
 
@@ -79,3 +78,27 @@ def test_a_single_file(tmp_path):
     outputs.check_file(path, '--json')
   with pytest.raises(UserError, match='is a folder'):
     outputs.check_file(tmp_path, '--json')
+
+
+def test_pictures_carry_the_mark_and_take_text_as_it_is(tmp_path):
+  """`$` is a formula to matplotlib: `$\\frac$` would end a run after all its work."""
+  figure = figures.Figure((2, 2))
+  axes = figure.subplots()
+  axes.plot([0, 1], label=r'$\frac$ (12)')
+  axes.set_title('site $a_b$ and $')
+  axes.legend()
+  figures.save(figure, tmp_path / 'a.png', 50)
+  assert outputs.is_own(tmp_path / 'a.png')
+  assert (tmp_path / 'a.png').read_bytes().startswith(b'\x89PNG')
+
+
+@pytest.mark.parametrize('ending', ['.json', '.png'])
+def test_a_table_of_features_replaces_no_neighbour(ending, tmp_path, capsys):
+  neighbour = (tmp_path / 'participants').with_suffix(ending)
+  neighbour.write_text('{"age": {"Units": "years"}}')
+  with pytest.raises(SystemExit) as stop:
+    features.main(['--weights', 'untrained:tiny', '--volumes', str(tmp_path / '*.nii'), '--out',
+                   str(tmp_path / 'participants.tsv')])
+  assert stop.value.code == 2
+  assert 'not made by this program; choose another --out' in capsys.readouterr().err
+  assert neighbour.read_text() == '{"age": {"Units": "years"}}'

@@ -15,8 +15,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from anatcl_jax import command_line, errors
-from anatcl_jax.errors import RunFailure, UserError
+from anatcl_jax import command_line, errors, outputs
+from anatcl_jax.errors import RunFailure
 
 Figures = dict[str, float]
 
@@ -40,6 +40,8 @@ def run_command(name: str, arguments: list[str], prog: str, description: str, ca
     if options.case is not None:
       print(json.dumps(run_case(cases[options.case])))
       return
+    if options.json:
+      outputs.check_file(options.json, '--json')
     from anatcl_jax.progress import progress_bar
     results = []
     with progress_bar(len(cases), name, 'cases') as progress:
@@ -49,11 +51,7 @@ def run_command(name: str, arguments: list[str], prog: str, description: str, ca
         progress.update()
     print(table(results, machine()))
     if options.json:
-      try:
-        figures = {'machine': machine(), 'cases': results}
-        options.json.write_text(json.dumps(figures, indent=1) + '\n')
-      except OSError as error:
-        raise UserError(f'{options.json}: cannot be written ({error.strerror})') from None
+      outputs.write_json(options.json, {'machine': machine(), 'cases': results})
 
 
 def peak_memory() -> float:

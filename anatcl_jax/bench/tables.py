@@ -107,8 +107,8 @@ def scaling(results: Results, config: ml_collections.ConfigDict) -> list[str]:
 
 def draw_scaling(results: Results, path: pathlib.Path, config: ml_collections.ConfigDict) -> None:
   """Time (left axis) and memory (right axis) of the step by batch, volume and devices."""
-  from anatcl_jax.figures import Figure
-  figure = Figure(figsize=(10, 3.2), layout='constrained')
+  from anatcl_jax import figures
+  figure = figures.Figure(figsize=(10, 3.2), layout='constrained')
   for axes, by, label in zip(figure.subplots(1, 3), ('batch', 'volume', 'devices'),
                              ('batch', 'million voxels a volume', 'devices, batch 8')):
     chosen = [r for r in results if r['by'] == by]
@@ -127,4 +127,4 @@ def draw_scaling(results: Results, path: pathlib.Path, config: ml_collections.Co
       memory.set_ylabel('GB, whole process')
   figure.suptitle(f'{config.encoder}, {config.precision}, {cpu()}', fontsize=10)
   path.parent.mkdir(parents=True, exist_ok=True)
-  figure.savefig(path, dpi=130)
+  figures.save(figure, path, dpi=130)

@@ -24,7 +24,7 @@ import pathlib
 import sys
 from typing import Any
 
-from anatcl_jax import command_line, errors
+from anatcl_jax import command_line, errors, outputs
 from anatcl_jax.bench.command import Figures, cpu, in_own_process
 from anatcl_jax.config import crop_sizes, encoder_options
 from anatcl_jax.errors import UserError
@@ -78,8 +78,7 @@ def main(arguments: list[str], prog: str) -> None:
       print('\n'.join(plan.tables(config, crop_sizes(config.crop) or _OPENBHB)))
       return
     for path in filter(None, (options.json, options.scaling and options.plot)):
-      if not path.absolute().parent.is_dir():
-        raise UserError(f'{path}: its folder is not there')
+      outputs.check_file(path, '--json' if path == options.json else '--plot')
     if options.against_torch:
       versus_torch.released(config)   # stops early where it is missing
     results = []
@@ -91,7 +90,7 @@ def main(arguments: list[str], prog: str) -> None:
     print('\n'.join(_report(config, results, options)))
     if options.json:
       figures = {'machine': cpu(), 'config': config.to_dict(), 'cases': results}
-      options.json.write_text(json.dumps(figures, indent=1) + '\n')
+      outputs.write_json(options.json, figures)
       print(f'results: {options.json}')
 
 

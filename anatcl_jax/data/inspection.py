@@ -7,11 +7,11 @@ import pathlib
 import numpy as np
 import pandas
 
+from anatcl_jax import figures
 from anatcl_jax.cohorts import tables
 from anatcl_jax.data import digests
 from anatcl_jax.data.shards import ShardSet, open_shards
 from anatcl_jax.errors import RunFailure, UserError, listed
-from anatcl_jax.figures import Figure
 from anatcl_jax.progress import progress_bar
 
 # A scan whose distance to the mean scan, 1 - correlation, is so many times the median is unusual.
@@ -136,7 +136,7 @@ def contact_sheet(data: ShardSet, path: pathlib.Path, most: int) -> None:
   columns = min(4, len(chosen))
   rows = -(-len(chosen) // columns)
   brightest = max(shard['highest'] for shard in data.info['shards'])
-  figure = Figure((4.2 * columns, 1.75 * rows + 0.7), layout='constrained')
+  figure = figures.Figure((4.2 * columns, 1.75 * rows + 0.7), layout='constrained')
   axes = figure.subplots(rows, columns, squeeze=False).ravel()
   for axis in axes:
     axis.axis('off')
@@ -156,7 +156,7 @@ def contact_sheet(data: ShardSet, path: pathlib.Path, most: int) -> None:
   figure.suptitle(f'{data.directory.name}: {len(chosen)} of {len(data)} scans'
                   f'{" (SYNTHETIC)" if data.synthetic else ""}; sagittal beside the midline, '
                   'coronal, axial; L, R of the patient', fontsize=9)
-  figure.savefig(path, dpi=110)
+  figures.save(figure, path, dpi=110)
 
 
 def _values(data: ShardSet, record: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas
 
-from anatcl_jax import __version__
+from anatcl_jax import __version__, outputs
 from anatcl_jax.cohorts import tables
 from anatcl_jax.cohorts.volumes import first_line
 from anatcl_jax.errors import UserError
@@ -66,7 +66,8 @@ def write_description(table: pathlib.Path, content: dict[str, Any]) -> pathlib.P
   versions |= {'anatcl_jax': __version__, 'python': platform.python_version()}
   path = table.with_suffix('.json')
   temporary = path.with_name('.' + path.name + '.new')
-  temporary.write_text(json.dumps(content | {'versions': versions}, indent=2) + '\n')
+  temporary.write_text(json.dumps(
+      {'made_by': outputs.MADE_BY} | content | {'versions': versions}, indent=2) + '\n')
   os.replace(temporary, path)
   return path
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anatcl_jax import errors
+from anatcl_jax import errors, figures, outputs
 from anatcl_jax.cohorts.phantom import cohort as phantom
 from anatcl_jax.data import augment
 from anatcl_jax.data.inspection import radiological_slices
@@ -87,10 +87,11 @@ def main() -> None:
   parser.add_argument('--seed', type=int, default=0, help='of the random draws (default 0)')
   with errors.reported():
     arguments = parser.parse_args()
+    outputs.check_file(arguments.out, '--out')
     drawn = picture(arguments.spacing, arguments.seed)
     try:
       arguments.out.parent.mkdir(parents=True, exist_ok=True)
-      drawn.figure.savefig(arguments.out, dpi=style.DPI, format='png')
+      figures.save(drawn.figure, arguments.out, style.DPI)
     except OSError as error:
       raise errors.UserError(f'{arguments.out}: can\'t be written ({error.strerror}); choose '
                              'another --out') from None

@@ -6,8 +6,7 @@ import dataclasses
 import itertools
 import pathlib
 
-from anatcl_jax import outputs
-from anatcl_jax.figures import Figure
+from anatcl_jax import figures
 
 # Okabe and Ito's, told apart by colour-blind readers; marks and line styles tell them apart again.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
@@ -22,7 +21,7 @@ class Picture:
   """A drawn figure, the name of its file without ending, and its words."""
 
   name: str
-  figure: Figure
+  figure: figures.Figure
   title: str
   caption: str       # what is shown, and of how many people
   text: str          # what a reader who can't see it is told
@@ -44,9 +43,9 @@ def marks(names: list[str]) -> dict[str, Mark]:
 
 
 def new_figure(width: float, height: float, title: str, count: str, synthetic: bool
-               ) -> Figure:
+               ) -> figures.Figure:
   """An empty figure (inches) whose title says of how many people, and whether they are made up."""
-  figure = Figure((width, height), layout='constrained')
+  figure = figures.Figure((width, height), layout='constrained')
   figure.suptitle(f'{title}\n{count}' + (' · SYNTHETIC' if synthetic else ''), fontsize=11)
   return figure
 
@@ -67,5 +66,5 @@ def people(participants, scans: int) -> str:
 def save(picture: Picture, directory: pathlib.Path) -> bytes:
   """Writes NAME.png; returns its bytes."""
   path = directory / f'{picture.name}.png'
-  picture.figure.savefig(path, dpi=DPI, metadata={'Software': outputs.MADE_BY})
+  figures.save(picture.figure, path, DPI)
   return path.read_bytes()

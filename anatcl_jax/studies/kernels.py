@@ -15,23 +15,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anatcl_jax import command_line, errors
+from anatcl_jax import command_line, errors, outputs
 from anatcl_jax.cohorts import atlas as atlases
 from anatcl_jax.errors import UserError
 
 if TYPE_CHECKING:   # what is heavy is imported where it is used: --help need not wait for it
   from anatcl_jax.cohorts.morphometry import Morphometry
 
-_HEADER = """# Anatomical kernels on two sessions
+_HEADER = f"""<!-- {outputs.MADE_BY} -->
+# Anatomical kernels on two sessions
 
-{subjects} participants with {measures} of {regions} regions ({atlas}) in both sessions{left_out}.
+{{subjects}} participants with {{measures}} of {{regions}} regions ({{atlas}}) in both sessions{{left_out}}.
 Statistics are fitted on the first session. Identification: how often a participant's second session
 is, of all participants', the most similar to the own first one. Effective positives: exp(entropy)
-of a row of weights among the first sessions, at most {most}. Own/other d: mean similarity with the
+of a row of weights among the first sessions, at most {{most}}. Own/other d: mean similarity with the
 own second session less that with the others', over the standard deviation of the latter.
 
 Made by `python -m anatcl_jax.studies kernels` from
-{source}.
+{{source}}.
 
 | descriptor | normalisation | identification | effective positives | own/other d |
 |---|---|---|---|---|
@@ -141,6 +142,7 @@ def main(arguments: list[str], prog: str) -> None:
   with errors.reported():
     options = parser.parse_args(arguments)
     from anatcl_jax.cohorts.morphometry import read_tables
+    outputs.check_file(options.out, '--out')
     first = read_tables(options.baseline, options.atlas)
     second = read_tables(options.followup, options.atlas) if options.followup else None
     a, b, measures, incomplete = pair_sessions(first, second, options.measures)

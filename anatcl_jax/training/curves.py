@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from anatcl_jax.figures import Figure
+from anatcl_jax import figures
 from anatcl_jax.report import style
 from anatcl_jax.report.style import Picture
 from anatcl_jax.training import tracking
@@ -13,7 +13,7 @@ from anatcl_jax.training import tracking
 def training_curves(workdir: pathlib.Path, synthetic: bool) -> pathlib.Path:
   """Draws the curves of a workdir to its curves.png."""
   path = workdir / 'curves.png'
-  _draw(workdir, synthetic).savefig(path, dpi=120)
+  figures.save(_draw(workdir, synthetic), path, dpi=120)
   return path
 
 
@@ -34,10 +34,10 @@ def _picture(name: str, workdir: pathlib.Path, synthetic: bool) -> Picture:
       f'{rows[0]["step"]} to {last["loss"]:.2f} at step {last["step"]}.')
 
 
-def _draw(workdir: pathlib.Path, synthetic: bool) -> Figure:
+def _draw(workdir: pathlib.Path, synthetic: bool) -> figures.Figure:
   rows = tracking.read_metrics(workdir)
   terms = sorted(name.split('/')[1] for name in rows[-1] if name.startswith('loss/'))
-  figure = Figure((11, 4), layout='constrained')
+  figure = figures.Figure((11, 4), layout='constrained')
   loss, positives = figure.subplots(1, 2)
   for name, look in style.marks(['loss', *terms]).items():
     key, label = ('loss', 'sum') if name == 'loss' else (f'loss/{name}', name)
