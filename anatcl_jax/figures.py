@@ -26,7 +26,7 @@ if _first and _backend:
   with contextlib.suppress(ValueError):
     matplotlib.rcParams['backend'] = _backend
 
-# Names of classes and people are no formulas: `$a_b$` would become one, and `$\\frac$` an error.
+# Names of classes and people are no formulas: `$a_b$` would become one, and `$\frac$` an error.
 matplotlib.rcParams['text.parse_math'] = False
 
 __all__ = ['Figure', 'save']

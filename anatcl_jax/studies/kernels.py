@@ -22,17 +22,17 @@ from anatcl_jax.errors import UserError
 if TYPE_CHECKING:   # what is heavy is imported where it is used: --help need not wait for it
   from anatcl_jax.cohorts.morphometry import Morphometry
 
-_HEADER = f"""<!-- {outputs.MADE_BY} -->
+_HEADER = """<!-- {made_by} -->
 # Anatomical kernels on two sessions
 
-{{subjects}} participants with {{measures}} of {{regions}} regions ({{atlas}}) in both sessions{{left_out}}.
+{subjects} participants with {measures} of {regions} regions ({atlas}) in both sessions{left_out}.
 Statistics are fitted on the first session. Identification: how often a participant's second session
 is, of all participants', the most similar to the own first one. Effective positives: exp(entropy)
-of a row of weights among the first sessions, at most {{most}}. Own/other d: mean similarity with the
+of a row of weights among the first sessions, at most {most}. Own/other d: mean similarity with the
 own second session less that with the others', over the standard deviation of the latter.
 
 Made by `python -m anatcl_jax.studies kernels` from
-{{source}}.
+{source}.
 
 | descriptor | normalisation | identification | effective positives | own/other d |
 |---|---|---|---|---|
@@ -147,7 +147,7 @@ def main(arguments: list[str], prog: str) -> None:
     second = read_tables(options.followup, options.atlas) if options.followup else None
     a, b, measures, incomplete = pair_sessions(first, second, options.measures)
     text = _HEADER.format(
-        subjects=len(a), measures=' + '.join(measures), regions=a.shape[1], atlas=options.atlas,
+        made_by=outputs.MADE_BY, subjects=len(a), measures=' + '.join(measures), regions=a.shape[1], atlas=options.atlas,
         left_out=f' ({incomplete} more are incomplete)' if incomplete else '', most=len(a) - 1,
         source=first.source + (f' and {second.source}' if second else ''))
     for row in study(a, b, show=True):
