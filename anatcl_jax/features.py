@@ -214,6 +214,7 @@ def _files(patterns: list[str], id_pattern: str | None) -> tuple[list[Input], bo
   """Files of --volumes in the order of their paths, and whether their folder says SYNTHETIC."""
   from anatcl_jax.cohorts import cohort as cohorts
   from anatcl_jax.cohorts import find_scans
+  from anatcl_jax.cohorts.identifiers import Known, natural_key
   from anatcl_jax.cohorts.phenotypes import PRESETS
   from anatcl_jax.frozen.rows import File
   paths = set()
@@ -226,8 +227,8 @@ def _files(patterns: list[str], id_pattern: str | None) -> tuple[list[Input], bo
     paths.update(map(pathlib.Path, matched))
   rule = find_scans.compiled(id_pattern) if id_pattern is not None else None
   inputs, unnamed = [], []
-  for path in sorted(paths):
-    key = find_scans.scan_key(path, set(), PRESETS['bids'], rule)
+  for path in sorted(paths, key=lambda path: natural_key(path.as_posix())):
+    key = find_scans.scan_key(path, Known(), PRESETS['bids'], rule)
     if not key:
       unnamed.append(path.name)
       key = re.sub(r'\.nii(\.gz)?$', '', path.name), ''

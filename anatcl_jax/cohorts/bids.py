@@ -11,6 +11,7 @@ from anatcl_jax.cohorts import morphometry as morphometry_tables
 from anatcl_jax.cohorts import tables
 from anatcl_jax.cohorts.cohort import Cohort
 from anatcl_jax.cohorts.find_scans import find_scans
+from anatcl_jax.cohorts.identifiers import Known
 from anatcl_jax.cohorts.morphometry import Morphometry
 from anatcl_jax.cohorts.phenotypes import PRESETS, Preset
 from anatcl_jax.cohorts.read_phenotypes import at_scans, read_phenotypes
@@ -33,7 +34,8 @@ def read_cohort(volumes: str, participants: pathlib.Path, morphometry: list[path
   """
   preset = PRESETS[phenotypes]
   table = read_phenotypes(participants, phenotypes)
-  scans = find_scans(volumes, set(table['participant_id']), preset, id_pattern)
+  scans = find_scans(volumes, Known.of(zip(table['participant_id'], table['session'])), preset,
+                     id_pattern)
   if preset.nearest_visit:
     table = at_scans(table, [scan.key for scan in scans])
   if table.empty:

@@ -7,34 +7,34 @@ import pathlib
 import re
 import sys
 
-from anatcl_jax.cohorts import tables
+from anatcl_jax.cohorts import identifiers, tables
 from anatcl_jax.cohorts.cohort import Scan
+from anatcl_jax.cohorts.identifiers import Known
 from anatcl_jax.cohorts.phenotypes import Preset, ScanKey
 from anatcl_jax.cohorts.volumes import NiftiFile
 from anatcl_jax.errors import UserError, listed
 
-_PARTICIPANT = re.compile(r'sub-[A-Za-z0-9]+')
-_SESSION = re.compile(r'(?:^|[_/])(ses-[A-Za-z0-9]+)')
 # CAT12's modulated gray matter: mwp1<name>, mwp1r<name> and mwmwp1r<name> of its longitudinal
 # stream, whose averages over sessions are mwp1avg_<name>.
 _CAT12 = re.compile(r'm0?w(?:mw)?p1(.+)')
 _CAT12_AVERAGE = re.compile(r'm0?w(?:mw)?p1avg(?=_|sub-)')
 
 
-def find_scans(pattern: str, participants: set[str], preset: Preset,
+def find_scans(pattern: str, known: Known, preset: Preset,
                id_pattern: str | None = None) -> tuple[Scan, ...]:
-  """The scans whose volumes match a glob, in the order of their paths.
+  """The scans whose volumes match a glob, in the natural order of their paths.
 
   Participant and session are those of `id_pattern` where it is given, else of the cohort's preset,
-  else of BIDS (sub-01, ses-2 in the name or its folders), else of CAT12 (the name after mwp1).
-  `participants` are those of the table: they tell mwp1r<name> from a name that begins with r.
+  else those `known` by the table with which the name begins, the longest first, else of BIDS
+  (sub-01, ses-2 in the name or its folders), else of CAT12 (the name after mwp1).
 
   Raises:
     UserError: no file matches, one has no participant or is no NIfTI file, a scan has two volumes,
       or `id_pattern` is no regular expression with a group `participant`.
   """
   own_rule = compiled(id_pattern) if id_pattern is not None else None
-  paths = sorted(pathlib.Path(name) for name in glob.glob(pattern, recursive=True))
+  paths = sorted((pathlib.Path(name) for name in glob.glob(pattern, recursive=True)),
+                 key=lambda path: identifiers.natural_key(path.as_posix()))
   averages = [path.name for path in paths if _CAT12_AVERAGE.match(path.name)]
   if averages:
     print(f'note: {len(averages)} averages over sessions are no scans and are passed over: '
@@ -46,7 +46,7 @@ def find_scans(pattern: str, participants: set[str], preset: Preset,
   scans: dict[ScanKey, Scan] = {}
   unnamed = []
   for path in paths:
-    key = scan_key(path, participants, preset, own_rule)
+    key = scan_key(path, known, preset, own_rule)
     if not key or not path.name.endswith(('.nii', '.nii.gz')):
       unnamed.append(str(path))
       continue
@@ -65,13 +65,15 @@ def find_scans(pattern: str, participants: set[str], preset: Preset,
   return tuple(scans.values())
 
 
-def scan_key(path: pathlib.Path, participants: set[str], preset: Preset,
+def scan_key(path: pathlib.Path, known: Known, preset: Preset,
              rule: re.Pattern | None = None) -> ScanKey | None:
   """Participant and session by the path of a volume, as in find_scans; None for no participant."""
   if rule:
-    return _key_by_rule(path, rule, preset)
-  return (preset.scan_key(_CAT12.sub(r'\1', path.name)) or preset.scan_key(path.as_posix())
-          or _key_by_name(path, participants))
+    key = _key_by_rule(path, rule, preset)
+  else:
+    key = (preset.scan_key(_CAT12.sub(r'\1', path.name)) or preset.scan_key(path.as_posix())
+           or _key_by_name(path, known))
+  return key and (key[0], identifiers.known_session(key[1], known.sessions.get(key[0], ())))
 
 
 def compiled(id_pattern: str) -> re.Pattern:
@@ -100,24 +102,42 @@ def _key_by_rule(path: pathlib.Path, rule: re.Pattern, preset: Preset) -> ScanKe
   return preset.scan_key(tables.joined_identifier(participant, session)) or (participant, session)
 
 
-def _key_by_name(path: pathlib.Path, participants: set[str]) -> ScanKey | None:
-  """By BIDS: in the name, or in the deepest folder that is one; else by CAT12's prefix."""
-  folders = path.parent.as_posix()
+def _key_by_name(path: pathlib.Path, known: Known) -> ScanKey | None:
+  """By the table; by BIDS in the name, or in the deepest folder that is one; by CAT12's prefix."""
   name = path.name.removesuffix('.gz').removesuffix('.nii')
-  session = _SESSION.search(name) or _SESSION.search(folders)
-  named = _PARTICIPANT.search(name)
-  above = [part for part in path.parent.parts if part.startswith('sub-')]
-  if named or above:
-    match = named or _PARTICIPANT.match(above[-1])
-    return (match[0], session[1] if session else '') if match else None
-  cat12 = _CAT12.fullmatch(name)
-  if not cat12:
+  participant = _participant(path, name, known)
+  if not participant:
     return None
-  participant, own_session = tables.split_identifier(cat12[1].removesuffix('_T1w'))
-  realigned = 'sub-' + participant.removeprefix('sub-r')
-  if participant not in participants and realigned in participants:
-    participant = realigned
-  return participant, own_session or (session[1] if session else '')
+  own = known.sessions.get(participant, ())
+  return participant, (identifiers.session_in(name, own)
+                       or identifiers.session_in(path.parent.as_posix(), own))
+
+
+def _participant(path: pathlib.Path, name: str, known: Known) -> str | None:
+  folders = [part for part in reversed(path.parent.parts) if part.startswith('sub-')]
+  if 'sub-' in name:
+    return _labelled(name[name.index('sub-'):], known)
+  if folders:
+    return _labelled(folders[0], known)
+  cat12 = _CAT12.fullmatch(name)
+  names = [cat12[1], cat12[1].removeprefix('r')] if cat12 else [name]
+  for bare in names:
+    if found := identifiers.known_participant(bare, known.sessions):
+      return found[0]
+  for part in reversed(path.parent.parts):
+    # A folder 1 may be anything.
+    if f'sub-{part}' in known.sessions and re.search('[A-Za-z]|[0-9]{3}', part):
+      return f'sub-{part}'
+  return tables.split_identifier(cat12[1].removesuffix('_T1w'))[0] if cat12 else None
+
+
+def _labelled(name: str, known: Known) -> str | None:
+  """The participant of a name that begins with sub-."""
+  found = (identifiers.known_participant(name, known.sessions)
+           or identifiers.participant_by_form(name))
+  if not found:
+    return None
+  return found[0] if found[0] in known.sessions else known.alike(found[0]) or found[0]
 
 
 def _difference(first: pathlib.Path, second: pathlib.Path) -> str:

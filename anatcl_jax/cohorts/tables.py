@@ -102,7 +102,7 @@ def split_identifier(text: str) -> tuple[str, str]:
   FreeSurfer's longitudinal names (`sub-01_ses-2.long.sub-01`) lose their ending.
   """
   text = text.strip().split('.long.')[0]
-  match = re.fullmatch(r'(?:sub-)?(.+?)(?:[_/](ses-[A-Za-z0-9]+))?', text)
+  match = re.fullmatch(r'(?:sub-)?(.+?)(?:[_/](ses-[^_/]+))?', text)
   return (f'sub-{match[1]}', match[2] or '') if match else (text, '')
 
 

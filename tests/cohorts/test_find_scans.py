@@ -13,6 +13,7 @@ import pytest
 from anatcl_jax import prepare
 from anatcl_jax.cohorts import bids
 from anatcl_jax.cohorts.find_scans import find_scans
+from anatcl_jax.cohorts.identifiers import Known
 from anatcl_jax.cohorts.phantom import cohort as phantom
 from anatcl_jax.cohorts.phenotypes import PRESETS
 from anatcl_jax.data import shards
@@ -102,7 +103,8 @@ def _keys(tmp_path, names, participants=(), preset='bids', id_pattern=None):
   for name in names:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).touch()
-  scans = find_scans(f'{tmp_path}/**/*.nii*', set(participants), PRESETS[preset], id_pattern)
+  known = Known.of(key if isinstance(key, tuple) else (key, '') for key in participants)
+  scans = find_scans(f'{tmp_path}/**/*.nii*', known, PRESETS[preset], id_pattern)
   return [scan.key for scan in scans]
 
 
