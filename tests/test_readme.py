@@ -50,6 +50,19 @@ def test_files_that_are_named_are_there():
     assert (ROOT / 'anatcl_jax' / name).exists(), name
 
 
+def test_files_that_the_docs_name_are_there():
+  for page in [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *(ROOT / 'docs').glob('*.md')]:
+    for name in re.findall(r'\b(?:tests|configs|anatcl_jax|launch)/[\w/]+\.\w+', page.read_text()):
+      assert (ROOT / name).is_file(), (page.name, name)
+
+
+def test_the_config_of_the_docs(tmp_path):
+  text = re.search(r'```python\n(.*?)```', (ROOT / 'docs' / 'configs.md').read_text(), re.DOTALL)[1]
+  (tmp_path / 'mine.py').write_text(text)
+  config = config_files.load(str(tmp_path / 'mine.py'), 'pretrain')
+  assert (config.learning_rate, config.loss.terms.anatomy.kernel) == (3e-4, 'local')
+
+
 @pytest.mark.slow
 def test_the_real_cohort_commands_of_the_readme(aomic, tmp_path):
   """AOMIC to shards, three epochs of ResNet-18 on a 4 mm grid, and two more; maps to features."""
