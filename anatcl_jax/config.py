@@ -56,7 +56,7 @@ def check_seed(seed: int, name: str) -> int:
   return seed
 
 
-def crop_sizes(text: str) -> tuple[int, int, int] | None:
+def crop_sizes(text: str, name: str = 'crop') -> tuple[int, int, int] | None:
   """The config's `crop`: `121,128,121` as three sizes, `none` as None.
 
   Raises:
@@ -66,7 +66,7 @@ def crop_sizes(text: str) -> tuple[int, int, int] | None:
     return None
   sizes = re.findall(r'[-\d.]+', text)
   if len(sizes) != 3 or not all(size.isdigit() and int(size) > 0 for size in sizes):
-    raise UserError(f'crop {text!r} is neither three sizes such as 121,128,121 nor none')
+    raise UserError(f'{name} {text!r} is neither three sizes such as 121,128,121 nor none')
   return tuple(int(size) for size in sizes)
 
 

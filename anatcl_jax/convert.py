@@ -7,8 +7,10 @@
 The first two write a folder: card.json (what the weights are: encoder, descriptor, fold, input
 grid, crop, sha256 of the source), model.safetensors, and flax/, an Orbax checkpoint of {params,
 batch_stats, head}. Whatever takes a workdir takes such a folder, and a released .pth itself.
-A destination that ends in .pth is written for PyTorch, as {'model': state_dict} with the keys of
-the released module, bit for bit the values of the source; that alone needs PyTorch.
+runs/mine@best and runs/mine@STEP name another checkpoint of a run than its newest. A destination
+that ends in .pth is written for PyTorch, as {'model': state_dict} with the keys of the released
+module, bit for bit the values of the source; that alone needs PyTorch. One that ends in
+.safetensors has the same keys.
 
 No code in a .pth is run: it is read as tensors, containers and plain arguments. Objects of other
 classes are left out with a note, and a file that would call anything is refused.
@@ -26,10 +28,11 @@ def command_line_parser(prog: str = 'python -m anatcl_jax.convert') -> command_l
   """The parser of the command's arguments."""
   parser = command_line.Parser(prog=prog, description=__doc__)
   parser.add_argument('source', type=pathlib.Path, metavar='SOURCE',
-                      help='a released .pth, a workdir of a run (its newest checkpoint), a folder '
-                           'that this command wrote, or a .safetensors beside its card.json')
+                      help='a .pth, a workdir of a run (its newest checkpoint, or WORKDIR@best, '
+                           'WORKDIR@STEP), a folder that this command wrote, or a .safetensors '
+                           'beside its card.json or with the keys of the released module')
   parser.add_argument('destination', type=pathlib.Path, metavar='DESTINATION',
-                      help='a new folder, or a new file that ends in .pth')
+                      help='a new folder, or a new file that ends in .pth or .safetensors')
   return parser
 
 
@@ -45,7 +48,7 @@ def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.c
     weights = load.load_weights(options.source)
     for note in weights.card['notes']:
       print(f'note: {note}', file=sys.stderr)
-    if options.destination.suffix in ('.pth', '.pt'):
+    if options.destination.suffix in ('.pth', '.pt', '.safetensors'):
       write.write_released(weights, options.destination)
     else:
       write.write_folder(weights, options.destination)

@@ -147,8 +147,9 @@ def command_line_parser(prog: str = 'python -m anatcl_jax.features') -> command_
   """The parser of the command's arguments."""
   parser = command_line.Parser(prog=prog, description=__doc__)
   parser.add_argument('--weights', required=True, type=paths.expanded, metavar='WEIGHTS',
-                      help='a workdir of a run, a folder that convert wrote, a .safetensors, a '
-                           'released .pth (read without running code in it), or '
+                      help='a workdir of a run (its newest checkpoint, or WORKDIR@best, '
+                           'WORKDIR@STEP), a folder that convert wrote, a .safetensors, a '
+                           '.pth (read without running code in it), or '
                            'untrained:ENCODER[:SEED], such as untrained:resnet18')
   which = parser.add_mutually_exclusive_group(required=True)
   which.add_argument('--volumes', action='extend', nargs='+', type=paths.expanded, metavar='GLOB',

@@ -156,11 +156,13 @@ def _out(config: ml_collections.ConfigDict) -> pathlib.Path:
   """Where results go; raises UserError if they can't, before anything is computed."""
   from anatcl_jax.evaluation import sources, write
   from anatcl_jax.report import page
+  from anatcl_jax.weights.choice import workdir_of
   checkpoints = list(sources.named_paths(config.checkpoint, 'checkpoint').values())
   alone = len(checkpoints) == 1 and not config.features
+  workdir, which = workdir_of(checkpoints[0]) if alone else (pathlib.Path(), '')
   out = pathlib.Path(config.out or (
-      checkpoints[0] / 'probe' if alone and (checkpoints[0] / 'config.json').is_file()
-      else 'runs/probe'))
+      workdir / '-'.join(['probe', *filter(None, [which])])
+      if alone and (workdir / 'config.json').is_file() else 'runs/probe'))
   outputs.check_folder(out, (*write.TABLES, outputs.RECORD, page.PAGE), page.FIGURES,
                        '--config.out')
   return out

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import numbers
+from collections.abc import Iterable
 from typing import Any
 
 import nibabel
 import numpy as np
 
 from anatcl_jax.cohorts.volumes import center_crop
+from anatcl_jax.config import crop_sizes
 from anatcl_jax.errors import UserError
 
 _PAIRS = ('LR', 'PA', 'IS')
@@ -34,7 +37,9 @@ class Arrangement:
   pad: tuple[int, ...] | None = None
 
   def __post_init__(self):
-    if self.axes not in (*AXIS_CODES, PREDECESSOR):
+    for name in ('crop', 'pad'):
+      object.__setattr__(self, name, _sizes(name, getattr(self, name)))
+    if not isinstance(self.axes, str) or self.axes not in (*AXIS_CODES, PREDECESSOR):
       raise UserError(f'axes {self.axes!r}: neither an axis code such as RAS, LAS or SRA, nor '
                       f'{PREDECESSOR}')
 
@@ -54,6 +59,16 @@ class Arrangement:
   def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Of the array that a volume of this shape becomes."""
     return self(np.broadcast_to(np.uint8(0), shape)).shape
+
+
+def _sizes(name: str, value: Any) -> tuple[int, ...] | None:
+  """None, `none`, `16,16,16` or three whole numbers as what they say."""
+  if value is None or isinstance(value, str):
+    return crop_sizes(value, name) if value else None
+  sizes = list(value) if isinstance(value, Iterable) else []
+  if len(sizes) != 3 or not all(isinstance(size, numbers.Integral) and size > 0 for size in sizes):
+    raise UserError(f'{name} {value!r} is neither three sizes such as (121, 128, 121) nor None')
+  return tuple(int(size) for size in sizes)
 
 
 def _turned(volume: np.ndarray, axes: str) -> np.ndarray:

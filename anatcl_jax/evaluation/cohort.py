@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
@@ -14,6 +13,8 @@ from anatcl_jax.cohorts import atlas, tables
 from anatcl_jax.cohorts.participants import read_participants
 from anatcl_jax.data import pipeline, shards
 from anatcl_jax.errors import UserError, check_name, listed
+from anatcl_jax.weights.choice import workdir_of
+from anatcl_jax.weights.run_config import read_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,11 +164,7 @@ def mark_seen(cohort: Cohort, run: dict[str, Any], workdir: pathlib.Path) -> Coh
       'are predicted')
 
 
-def read_run(workdir: pathlib.Path) -> dict[str, Any] | None:
-  """config.json of a workdir, None where there is none."""
-  try:
-    return json.loads((workdir / 'config.json').read_text(encoding='utf-8'))
-  except FileNotFoundError:
-    return None
-  except (OSError, ValueError) as error:
-    raise UserError(f'{workdir}/config.json can\'t be read ({error})') from None
+def read_run(path: pathlib.Path) -> dict[str, Any] | None:
+  """config.json of the workdir that holds a checkpoint, None where it is of none."""
+  workdir, _ = workdir_of(path)
+  return read_config(workdir) if (workdir / 'config.json').is_file() else None

@@ -20,6 +20,7 @@ from anatcl_jax.evaluation.representations import Variants
 from anatcl_jax.evaluation.results import BASELINES, UNTRAINED, is_baseline
 from anatcl_jax.frozen import extract
 from anatcl_jax.frozen import table as feature_table
+from anatcl_jax.weights.choice import workdir_of
 from anatcl_jax.weights.load import Weights, encoder_options, load_weights, untrained
 
 _SHARDS = 'the shards'       # no name that a table of features may have
@@ -44,10 +45,12 @@ def named_paths(text: str, key: str, reserved: tuple[str, ...] = ()) -> dict[str
     UserError: a name without path, one that stands there twice, or a reserved one.
   """
   found = {}
-  for part in filter(None, (part.strip() for part in text.split(','))):
-    name, given, path = part.partition('=') if '=' in part else ('', '', part)
-    path = pathlib.Path(path)
-    name = name.strip() if given else path.resolve().name if path.is_dir() else path.stem
+  for part in _parts(text):
+    name, given, path = part.partition('=') if '=' in part and not _is_there(part) else ('', '', part)
+    path = pathlib.Path(path).expanduser()
+    workdir, which = workdir_of(path)
+    name = name.strip() if given else re.sub(r'[^\w.+-]+', '-', (
+        workdir.resolve().name if workdir.is_dir() else path.stem) + (which and f'-{which}'))
     if not name or not str(path).strip('.'):
       raise UserError(f'config.{key}: {part!r} is not NAME=PATH')
     if not re.fullmatch(r'[\w.+-]+', name):
@@ -60,6 +63,23 @@ def named_paths(text: str, key: str, reserved: tuple[str, ...] = ()) -> dict[str
                       f'b={path}')
     found[name] = path
   return found
+
+
+def _parts(text: str) -> list[str]:
+  """What commas separate; not those in the name of a path that is there."""
+  pieces, parts = text.split(','), []
+  while pieces:
+    size = next(size for size in range(len(pieces), 0, -1)
+                if size == 1 or _is_there(','.join(pieces[:size]))
+                or _is_there(','.join(pieces[:size]).partition('=')[2]))
+    part = ','.join(pieces[:size])
+    parts.append(part if _is_there(part) else part.strip())
+    pieces = pieces[size:]
+  return [part for part in parts if part]
+
+
+def _is_there(path: str) -> bool:
+  return bool(path) and workdir_of(pathlib.Path(path).expanduser())[0].exists()
 
 
 def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, trained_on: str,
@@ -118,7 +138,8 @@ def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, tr
     cohort = cohort.noted('there is no untrained encoder beside these features: its table would be '
                           f'given as --config.features={UNTRAINED}=TABLE,...')
   return Sources(cohort, encoders, weights,
-                 {name: path for name, path in paths.items() if runs[path]}, data, table_paths)
+                 {name: workdir_of(path)[0] for name, path in paths.items() if runs[path]}, data,
+                 table_paths)
 
 
 def _data_of_runs(runs: dict[pathlib.Path, dict[str, Any] | None]) -> str:

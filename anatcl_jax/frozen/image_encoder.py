@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import numbers
 import pathlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -23,6 +25,7 @@ from anatcl_jax.cohorts.volumes import (
   read_volume,
   resized,
 )
+from anatcl_jax.config import check_seed
 from anatcl_jax.data.arrange import Arrangement
 from anatcl_jax.errors import UserError, check_name
 from anatcl_jax.frozen import extract
@@ -57,6 +60,19 @@ class Encoder:
     rows = np.concatenate([self.encode(batch)
                            for _, batch in batches(volumes, jax.device_count())])
     return rows if several else rows[0]
+
+  def __repr__(self) -> str:
+    grid = f'{self.grid}' if self.grid else 'that of each volume'
+    return '\n'.join([
+        f'Encoder of images, {self.weights.encoder}',
+        f'  weights    {self.weights.card.get("source")}',
+        f'  grid       {grid}' + (f', at {self.spacing:g} mm' if self.spacing else ''),
+        f'  axes       {self.arrangement.axes}', f'  crop       {self.arrangement.crop}',
+        f'  pad        {self.arrangement.pad}', f'  precision  {self.precision}'])
+
+  def __getstate__(self) -> dict[str, Any]:
+    """Without what was compiled, which is compiled again where this is read."""
+    return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
   @functools.cached_property
   def encode(self) -> Callable[[np.ndarray], np.ndarray]:
@@ -101,6 +117,10 @@ def load(weights: str | pathlib.Path, *, grid: str = CARD, spacing: float | None
   """
   check_name(grid, GRIDS, 'grid')
   check_name(precision, extract.PRECISIONS, 'precision')
+  for name in arrangement:
+    check_name(name, [field.name for field in dataclasses.fields(Arrangement)], 'option')
+  if spacing is not None and not (isinstance(spacing, numbers.Real) and 0.1 <= spacing <= 50):
+    raise UserError(f'spacing {spacing!r} must be a number from 0.1 to 50 mm')
   found = weights_of(weights)
   own = found.card.get('grid') if grid == CARD else None
   target = Grid.of(own['shape'], own['affine']) if own else NAMED_GRIDS.get(grid)
@@ -116,9 +136,9 @@ def weights_of(text: str | pathlib.Path) -> Weights:
   if not str(text).startswith(UNTRAINED):
     return load_weights(text)
   encoder, _, seed = str(text).removeprefix(UNTRAINED).partition(':')
-  if seed and not seed.isdigit():
+  if seed and not re.fullmatch('[0-9]{1,20}', seed):
     raise UserError(f'{text}: the seed {seed!r} is no whole number, as in {UNTRAINED}resnet18:1')
-  return fresh(encoder, int(seed or 0))
+  return fresh(encoder, check_seed(int(seed or 0), f'the seed of {text}'))
 
 
 def batches(volumes: Iterable[tuple[Label, np.ndarray]], size: int

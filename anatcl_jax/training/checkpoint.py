@@ -29,7 +29,7 @@ from anatcl_jax.data.attributes import Statistics
 from anatcl_jax.devices import processes
 from anatcl_jax.errors import RunFailure, Stopped
 from anatcl_jax.training.step import TrainState
-from anatcl_jax.weights import stored
+from anatcl_jax.weights import choice, stored
 
 _NO_ROOM = re.compile('No space left on device|Disk quota exceeded|File too large')
 
@@ -81,7 +81,7 @@ class Checkpoints:
       return
     known = stored.steps(workdir)
     self._latest = known[0] if known else None
-    self._best = _Best(_metric_of_records(workdir, known, best_metric), best_mode)
+    self._best = _Best(choice.metric_of_records(workdir, known, best_metric), best_mode)
     policies = [LatestN(keep), self._best]
     if every_steps:
       policies.append(EveryNSteps(every_steps))
@@ -149,7 +149,8 @@ class Checkpoints:
       full = _NO_ROOM.search(text)
       what = full[0] if full else text.splitlines()[0][:160]
       self._error = (f'a checkpoint can\'t be written to {self._directory} ({what}); those before '
-                     'it are whole: make room, and the same command goes on from the last')
+                     f'it are whole: {"make room" if full else "mend that"}, and the same command '
+                     'goes on from the last')
 
   def __enter__(self) -> Checkpoints:
     return self
@@ -232,15 +233,3 @@ def _set_aside(workdir: pathlib.Path, step: int) -> pathlib.Path:
   shutil.rmtree(aside, ignore_errors=True)
   (stored.directory_of(workdir) / str(step)).rename(aside)
   return aside
-
-
-def _metric_of_records(workdir: pathlib.Path, steps: list[int], metric: str) -> dict[int, float]:
-  values = {}
-  for step in steps:
-    try:
-      measured = stored.read_record(workdir, step)['content']['metrics']
-    except stored.Damaged:   # told when it is needed
-      continue
-    if metric in measured:
-      values[step] = measured[metric]
-  return values

@@ -5,23 +5,27 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import re
 from typing import Any
 
 import jax
+import ml_dtypes
 import numpy as np
-import safetensors.numpy
+import safetensors
 
 from anatcl_jax import __version__, models
 from anatcl_jax.cohorts.volumes import NAMED_GRIDS, first_line
 from anatcl_jax.config import check_seed, crop_sizes
 from anatcl_jax.errors import UserError, check_name, listed
 from anatcl_jax.models.variables import ANY_VOLUME, encoder_shapes, nested
-from anatcl_jax.weights import ranges, released, stored
+from anatcl_jax.weights import choice, ranges, released, run_config, stored
 from anatcl_jax.weights.released_names import from_released
 
 CARD, TENSORS = 'card.json', 'model.safetensors'   # the files of a folder of converted weights
+_DTYPES = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16,
+           'I64': np.int64, 'I32': np.int32, 'U8': np.uint8, 'BOOL': np.bool_}
 AXES = 'RAS'   # where the axes of a volume point to, as shards and training have them
 
 
@@ -43,30 +47,39 @@ class Weights:
   head: dict[str, Any] | None   # {'params': ...} of the projection head
   card: dict[str, Any]
 
+  def __repr__(self) -> str:   # not of the arrays
+    numbers = sum(array.size for array in by_name(self).values())
+    return f'Weights({self.encoder}, {numbers:,} numbers, of {self.card.get("source")})'
+
 
 def load_weights(path: str | pathlib.Path) -> Weights:
   """Weights by the path of what holds them; no code in a file is run.
 
   Args:
-    path: a workdir of `python -m anatcl_jax.main` (its newest checkpoint is read), a folder that
-      `python -m anatcl_jax.convert` wrote, a .safetensors beside its card.json, or a released .pth.
+    path: a workdir of `python -m anatcl_jax.main` (its newest checkpoint is read; WORKDIR@best and
+      WORKDIR@STEP name others), a folder that `python -m anatcl_jax.convert` wrote, a .safetensors
+      beside its card.json or with the names of the released module, or a .pth.
 
   Raises:
     UserError: nothing of the kind is there, it is damaged, or its parts do not fit the encoder.
   """
+  if not isinstance(path, (str, os.PathLike)):
+    raise UserError(f'{path!r:.100}: weights are given by their path')
   path = pathlib.Path(path)
-  if not path.exists():
+  place, which = choice.workdir_of(path)
+  if not place.exists():
     raise UserError(f'{path}: no such weights')
-  if path.is_dir():
-    if (path / 'config.json').is_file():
-      weights = _of_workdir(path)
-    elif (path / CARD).is_file():
-      weights = _of_safetensors(path / TENSORS)
-    else:
-      raise UserError(f'{path} is no workdir of `python -m anatcl_jax.main` (config.json), nor a '
-                      f'folder of converted weights ({CARD})')
-  else:
+  if (place / 'config.json').is_file():
+    weights = _of_workdir(place, which, str(path))
+  elif which:
+    raise UserError(f'{path}: {place} is no workdir of a run; only those have several checkpoints')
+  elif not place.is_dir():
     weights = _of_safetensors(path) if path.suffix == '.safetensors' else _of_released(path)
+  elif (path / CARD).is_file():
+    weights = _of_safetensors(path / TENSORS)
+  else:
+    raise UserError(f'{path} is no workdir of `python -m anatcl_jax.main` (config.json), nor a '
+                    f'folder of converted weights ({CARD})')
   check(weights, path)
   return weights
 
@@ -114,9 +127,9 @@ def encoder_options(card: dict[str, Any]) -> dict[str, Any]:
   return {name: card[name] for name in ('width', 'small_input') if card.get(name)}
 
 
-def _of_workdir(workdir: pathlib.Path) -> Weights:
+def _of_workdir(workdir: pathlib.Path, which: str, source: str) -> Weights:
+  config = run_config.read_config(workdir)
   try:
-    config = json.loads((workdir / 'config.json').read_text(encoding='utf-8'))
     morphometry = [term for term in config['loss']['terms'].values()
                    if term['attribute'] == 'morphometry' and term['weight']]
     encoder, crop, head = config['encoder'], crop_sizes(config['crop']), config['head']
@@ -126,14 +139,19 @@ def _of_workdir(workdir: pathlib.Path) -> Weights:
     data = config.get('data') or {'grid': None, 'synthetic': 'phantom' in config}
     card |= {'grid': data['grid'], 'synthetic': data['synthetic'],
              'descriptor': '+'.join(term['kernel'] for term in morphometry) or None}
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    check_name(encoder, models.encoder_names(), 'encoder')
+    _check_card(card)
+  except (KeyError, TypeError, AttributeError, ValueError, UserError) as error:
     raise UserError(f'{workdir}/config.json is damaged or of another program ({error})') from None
-  step, params, batch_stats = stored.read_parameters(workdir)
+  step, params, batch_stats = stored.read_parameters(
+      workdir, choice.step_of(workdir, which, config))
   notes = ['Trained on SYNTHETIC subjects.'] if data['synthetic'] else []
   if data['grid'] is None:
     notes.append('The run did not note the grid of its shards.')
+  if config.get('init'):
+    notes.append(f'Training began from the weights of {config["init"]}.')
   card = {'encoder': encoder, 'head': None if head == 'none' else head, **card,
-          'crop': crop and list(crop), 'axes': AXES, 'step': step, 'source': str(workdir),
+          'crop': crop and list(crop), 'axes': AXES, 'step': step, 'source': source,
           'made_by': f'anatcl_jax {__version__}', 'notes': notes}
   if limits := ranges.read_range(workdir, step):
     card['features_range'] = limits
@@ -148,27 +166,72 @@ def by_name(weights: Weights) -> dict[str, np.ndarray]:
 
 def _of_safetensors(path: pathlib.Path) -> Weights:
   card_path = path.with_name(CARD)
+  arrays = _read_safetensors(path)
+  if not card_path.exists() and any('/' not in name for name in arrays):
+    return _with_released_names(path, released.Released(arrays, {}, (), None))
   try:
     card = json.loads(card_path.read_text(encoding='utf-8'))
     missing = [name for name in ('encoder', 'crop', 'axes', 'notes') if name not in card]
-  except (OSError, ValueError, TypeError) as error:
+  except (OSError, ValueError, TypeError, RecursionError) as error:
     raise UserError(f'{card_path}: no card of weights ({first_line(error)}); it lies beside the '
                     '.safetensors that it describes') from None
   if missing or not isinstance(card, dict):
     raise UserError(f'{card_path}: no card of weights (it lacks {listed(missing)})')
-  check_name(card['encoder'], models.encoder_names(), 'encoder')
   try:
-    arrays = safetensors.numpy.load_file(path)
-  except (OSError, ValueError, safetensors.SafetensorError) as error:
-    raise UserError(f'{path}: can\'t be read ({first_line(error)})') from None
+    check_name(card['encoder'], models.encoder_names(), 'encoder')
+    _check_card(card)
+  except UserError as error:
+    raise UserError(f'{card_path}: {error}') from None
   if wrong := [name for name, array in arrays.items() if array.dtype != np.float32]:
     raise UserError(f'{path}: not float32: {listed(wrong)}')
-  variables = nested(arrays)
+  try:
+    variables = nested(arrays)
+  except (TypeError, AttributeError, KeyError):   # one name is a folder of another
+    raise UserError(f'{path}: its names are not those of an encoder') from None
   return Weights(card['encoder'], variables, variables.pop('head', None), card)
 
 
+def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """All arrays of a file; bfloat16 too, which the library's own reader for NumPy does not know."""
+  try:
+    return {name: np.frombuffer(array['data'], _DTYPES[array['dtype']]).reshape(array['shape'])
+            for name, array in safetensors.deserialize(path.read_bytes())}
+  except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+    raise UserError(f'{path}: can\'t be read ({first_line(error)})') from None
+
+
+def _check_card(card: dict[str, Any]) -> None:
+  """Raises UserError for values that others rely on and can't use."""
+  def sizes(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(
+        type(size) is int and size > 0 for size in value)
+
+  grid = card.get('grid')
+  whole = {'crop': card.get('crop') is None or sizes(card['crop']),
+           'pad': card.get('pad') is None or sizes(card['pad']),
+           'axes': isinstance(card.get('axes', AXES), str),
+           'notes': isinstance(card.get('notes', []), list)
+                    and all(isinstance(note, str) for note in card.get('notes', [])),
+           'head': isinstance(card.get('head'), str | None),
+           'width': type(card.get('width', 1)) is int and card.get('width', 1) > 0,
+           'grid': grid is None or isinstance(grid, dict) and sizes(grid.get('shape'))
+                   and np.shape(_numbers(grid.get('affine'))) == (4, 4)}
+  if wrong := [name for name, right in whole.items() if not right]:
+    raise UserError(f'what it says of {listed(wrong)} is not of the right form')
+
+
+def _numbers(value: Any) -> np.ndarray | None:
+  try:
+    return np.asarray(value, float)
+  except (ValueError, TypeError):
+    return None
+
+
 def _of_released(path: pathlib.Path) -> Weights:
-  file = released.read(path)
+  return _with_released_names(path, released.read(path))
+
+
+def _with_released_names(path: pathlib.Path, file: released.Released) -> Weights:
   try:
     encoder, variables, head, batches_tracked = from_released(file.state)
   except UserError as error:
@@ -184,6 +247,8 @@ def _of_released(path: pathlib.Path) -> Weights:
            'In which order the released weights saw the axes is not known outside; RAS is assumed.']
   if file.left_out:
     notes.append(f'Not read, because code would have to run: {listed(list(file.left_out), 20)}.')
+  if file.passed_over:
+    notes.append(f'Passed over, as not of the encoder or its head: {listed(list(file.passed_over))}.')
   if wide := sorted({str(array.dtype) for array in file.state.values()
                      if array.dtype.kind not in 'iu' and array.dtype != np.float32}):
     notes.append(f'Converted to float32 from {listed(wide)}.')

@@ -23,7 +23,7 @@ import ml_dtypes
 import numpy as np
 
 from anatcl_jax.errors import UserError, listed
-from anatcl_jax.weights import plain_objects, safe_pickle
+from anatcl_jax.weights import plain_objects, released_names, safe_pickle
 
 _DTYPES = {'Float': np.float32, 'Double': np.float64, 'Half': np.float16,
            'BFloat16': ml_dtypes.bfloat16, 'Long': np.int64, 'Int': np.int32, 'Short': np.int16,
@@ -40,6 +40,7 @@ class Released:
   options: dict[str, Any]           # numbers and texts of the command that trained it
   left_out: tuple[str, ...]         # classes whose content was not read
   epoch: int | None
+  passed_over: tuple[str, ...] = ()   # keys of tensors that are not below the encoder's prefix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +81,11 @@ def read(path: pathlib.Path) -> Released:
 def _state(content: Any, left_out: list[str], storages: _Reader, most: int) -> Released:
   if not isinstance(content, dict):
     content = {'model': content}
-  states = [content[name] for name in ('model', 'state_dict') if name in content] or [content]
+  flat = _flat(content)
+  parent, names = released_names.below_root(flat)
+  if names and parent == '' and isinstance(content.get('encoder'), dict):   # dicts of its parts
+    names = {key: name for key, name in names.items() if key.split('.')[0] in ('encoder', 'head')}
+  states = [{name: flat[key] for key, name in names.items()}] if names else [content[name] for name in ('model', 'state_dict') if name in content] or [content]
   state = states[0]
   if isinstance(state, plain_objects.LeftOut):
     raise UserError(f'it holds a pickled {state.text} instead of a state dict, and can\'t be read '
@@ -102,10 +107,25 @@ def _state(content: Any, left_out: list[str], storages: _Reader, most: int) -> R
     raise UserError(f'no tensors in its state dict: {listed(problems, 20)}')
   options = next((content[name] for name in ('opts', 'args', 'config') if name in content
                   and isinstance(content[name], dict)), {})
+  passed = tuple(key for key, value in flat.items() if isinstance(value, _Tensor) and names
+                 and key not in names and not key.startswith('optimizer'))
   epoch = content.get('epoch')
   return Released(arrays, {key: value for key, value in options.items() if _is_small(key)
                            and _is_small(value)},
-                  tuple(left_out), epoch if type(epoch) is int and abs(epoch) < 2**53 else None)
+                  tuple(left_out), epoch if type(epoch) is int and abs(epoch) < 2**53 else None,
+                  passed)
+
+
+def _flat(content: dict[Any, Any], prefix: str = '', depth: int = 4) -> dict[str, Any]:
+  """Values of dicts in dicts, by their keys joined with dots."""
+  found = {}
+  for key, value in content.items():
+    name = f'{prefix}{str(key)[:200]}'
+    if isinstance(value, dict) and depth:
+      found |= _flat(value, f'{name}.', depth - 1)
+    else:
+      found[name] = value
+  return found
 
 
 def _is_small(value: Any) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'runni
 _MODULES = {'downsample_conv': 'downsample.0', 'downsample_bn': 'downsample.1'}
 _HEADS = {'mlp': {'hidden': 'head.0', 'output': 'head.2'}, 'linear': {'output': 'head'}}
 _COUNTER = 'num_batches_tracked'
+_STATES = ('model', 'state_dict', 'model_state_dict')   # of a file, the first that is there
 
 
 def to_released(encoder: str, variables: dict[str, Any], head: dict[str, Any] | None,
@@ -57,13 +59,15 @@ def from_released(state: dict[str, np.ndarray]) -> tuple[str, dict[str, Any], di
                                                          int | dict[str, int]]:
   """Encoder, its variables, its head and BatchNorm's counters from a state dict, as float32.
 
-  The encoder is recognised by its blocks. Prefixes that wrappers put into keys are ignored.
+  The encoder is recognised by its blocks. Prefixes that wrappers put into keys are ignored (see
+  `below_root`).
 
   Raises:
     UserError: it is of no ResNet that is known; all keys that lack, are too many or misshapen are
       listed.
   """
-  state = _unwrapped(state)
+  _, names = below_root(state)
+  state = {names[key]: value for key, value in state.items() if key in names} or state
   counters = {key: int(value) for key, value in state.items()
               if key.endswith(f'.{_COUNTER}') and value.size == 1}
   found = {key: value for key, value in state.items() if key not in counters}
@@ -91,18 +95,41 @@ def from_released(state: dict[str, np.ndarray]) -> tuple[str, dict[str, Any], di
   return encoder, variables, head, batches_tracked
 
 
-def _unwrapped(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Keys without what DataParallel and the package's class AnatCL put into them."""
-  plain = {}
-  for key, value in state.items():
-    name = re.sub(r'(^|\.)module\.', r'\1', key).removeprefix('backbone.')
-    if name in plain:
-      raise UserError(f'two of its keys mean {name}')
-    plain[name] = value
-  if 'conv1.weight' in plain:   # of the encoder alone
-    plain = {key if key.startswith('head.') else f'encoder.{key}': value
-             for key, value in plain.items()}
-  return plain
+def below_root(keys: Iterable[str]) -> tuple[str, dict[str, str]]:
+  """Where the encoder and its head lie among keys, and their released names by key.
+
+  Wrappers put names before them or in between: `module.` of DataParallel, `_orig_mod.` of
+  torch.compile, `model.` or `net.` of Lightning, `backbone.` of the package's class AnatCL. The
+  encoder is known by its first convolutions. '' and {} where there is none.
+
+  Raises:
+    UserError: there are several, or two keys mean the same.
+  """
+  plain = {key: re.sub(r'(^|\.)(?:(?:module|_orig_mod)\.)+', r'\1', key) for key in keys}
+  there = set(plain.values())
+  roots = sorted({name.removesuffix('layer1.0.conv1.weight') for name in there
+                  if name.endswith('layer1.0.conv1.weight')
+                  and name.replace('layer1.0.conv1', 'conv1') in there})
+  if len(roots) > 1:   # of a training: the model, and its average or teacher
+    roots = next((own for first in _STATES
+                  if len(own := [one for one in roots if one.startswith(f'{first}.')]) == 1), roots)
+  if not roots:
+    return '', {}
+  if len(roots) > 1:
+    raise UserError(f'it holds several encoders ({listed(roots)}); save the state dict of one')
+  root, = roots
+  parent = root.removesuffix('encoder.')
+  names: dict[str, str] = {}
+  taken: set[str] = set()
+  for key, name in plain.items():
+    if name.startswith(parent):
+      inside = name.removeprefix(parent)
+      named = inside if root != parent or inside.startswith('head.') else f'encoder.{inside}'
+      if named in taken:
+        raise UserError(f'two of its keys mean {named}')
+      taken.add(named)
+      names[key] = named
+  return parent, names
 
 
 def _recognised(state: dict[str, np.ndarray]) -> str:

@@ -8,15 +8,22 @@ import os
 import pathlib
 from typing import Any
 
+from anatcl_jax.cohorts.volumes import first_line
 from anatcl_jax.config import flat
 from anatcl_jax.devices import processes
-from anatcl_jax.errors import UserError
+from anatcl_jax.errors import UserError, listed
+from anatcl_jax.weights import stored
 
 # A run may be resumed with other values of these: they do not change what the state means.
 _HARMLESS = {'epochs', 'log_every_steps', 'checkpoint_every_epochs', 'keep_checkpoints',
              'keep_every_epochs', 'keep_best_metric', 'keep_best_mode', 'heldout_every_epochs',
              'mapper', 'reader_threads', 'data_dir', 'data', 'probe_every_epochs', 'report_at_end',
              'remat', 'cache', 'compilation_cache', 'profile_steps', 'heartbeat_seconds'}
+
+_TYPES = {'encoder': str, 'head': str, 'crop': str, 'precision': str, 'data_dir': str, 'fold': int,
+          'num_folds': int, 'seed': int, 'epochs': int, 'encoder_width': int, 'small_input': bool,
+          'keep_best_metric': str, 'keep_best_mode': str, 'data_identity': str, 'loss': dict,
+          'data': dict}
 
 
 def check_config(workdir: pathlib.Path, config: dict[str, Any]) -> None:
@@ -26,9 +33,8 @@ def check_config(workdir: pathlib.Path, config: dict[str, Any]) -> None:
     UserError: values differ that change what the checkpoints mean; the text shows them.
   """
   path = workdir / 'config.json'
-  if path.is_file() and any(
-      step.name.isdigit() for step in (workdir / 'checkpoints').glob('*')):
-    old, new = flat(_read_json(path)), flat(json.loads(json.dumps(config)))
+  if path.is_file() and stored.steps(workdir):
+    old, new = flat(read_config(workdir)), flat(json.loads(json.dumps(config)))
     changed = [f'{key} {old.get(key)!r} -> {new.get(key)!r}' for key in sorted({*old, *new})
                if old.get(key) != new.get(key) and key.split('.')[0] not in _HARMLESS]
     if changed:
@@ -48,9 +54,20 @@ def check_config(workdir: pathlib.Path, config: dict[str, Any]) -> None:
                     ) from None
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
+def read_config(workdir: pathlib.Path) -> dict[str, Any]:
+  """config.json of a workdir.
+
+  Raises:
+    UserError: it can't be read, or values that others rely on are not of their types.
+  """
+  path = workdir / 'config.json'
   try:
-    return json.loads(path.read_text())
-  except (OSError, ValueError):
-    raise UserError(f'{path} is damaged, so that the run can\'t be gone on with; restore it or '
-                    'choose another --workdir') from None
+    config = json.loads(path.read_text(encoding='utf-8'))
+    wrong = ['no object of JSON'] if not isinstance(config, dict) else [
+        name for name, kind in _TYPES.items() if name in config and type(config[name]) is not kind]
+  except (OSError, ValueError, TypeError, RecursionError) as error:
+    wrong = [first_line(error)]
+  if wrong:
+    raise UserError(f'{path} is damaged or of another program ({listed(wrong)}); restore it from a '
+                    'copy, or use another workdir')
+  return config

@@ -38,8 +38,13 @@ def steps(workdir: pathlib.Path) -> list[int]:
   """Steps of the finished checkpoints, the newest first; unfinished ones have other names."""
   directory = directory_of(workdir)
   paths = directory.iterdir() if directory.is_dir() else ()
-  return sorted((int(path.name) for path in paths
-                 if _STEP.fullmatch(path.name) and path.is_dir()), reverse=True)
+  return sorted((int(path.name) for path in paths if is_step(path.name) and path.is_dir()),
+                reverse=True)
+
+
+def is_step(name: str) -> bool:
+  """Whether a folder of this name among checkpoints is one, as saving names them."""
+  return bool(_STEP.fullmatch(name))
 
 
 def directory_of(workdir: pathlib.Path) -> pathlib.Path:
@@ -165,16 +170,23 @@ def read(workdir: pathlib.Path, step: int, parts: tuple[str, ...] = ()
   return state, record['content']
 
 
-def read_parameters(workdir: pathlib.Path) -> tuple[int, Any, Any]:
+def read_parameters(workdir: pathlib.Path, step: int | None = None) -> tuple[int, Any, Any]:
   """Step, parameters {encoder, head} and BatchNorm's statistics, as NumPy, and writes nothing.
 
-  They are of the newest whole checkpoint; that newer ones are damaged is said on stderr. Needs
-  neither the run's devices nor its optimizer.
+  They are of that step, or of the newest whole checkpoint; that newer ones are damaged is said on
+  stderr. Needs neither the run's devices nor its optimizer.
 
   Raises:
-    UserError: the workdir has no checkpoint, or the newest is of newer libraries (TooNew).
-    RunFailure: it has some, and none is whole.
+    UserError: the workdir has no checkpoint, or what is asked for is of newer libraries (TooNew).
+    RunFailure: it has some, and none is whole, or that of the step is not.
   """
+  if step is not None:
+    try:
+      state, _ = read(workdir, step, ('params', 'batch_stats'))
+    except Damaged as error:
+      raise RunFailure(f'checkpoint {step} of {workdir} is damaged ({error}); name another step'
+                       ) from None
+    return step, state['params'], state['batch_stats']
   known = steps(workdir)
   if not known:
     raise UserError(f'{workdir} has no checkpoint yet; its run saves the first one at the end of '

@@ -36,11 +36,11 @@ def write_folder(weights: Weights, destination: pathlib.Path) -> None:
 
 
 def write_released(weights: Weights, destination: pathlib.Path) -> None:
-  """Writes {'model': state_dict} with the released module's keys, through PyTorch.
+  """Writes the released module's keys: as a .safetensors, or as {'model': state_dict}.
 
   Raises:
-    UserError: PyTorch is not installed, the encoder is no ResNet as released, or something
-      is there already.
+    UserError: the encoder is no ResNet as released, something is there already, or it is not a
+      .safetensors and PyTorch is not installed.
   """
   check_free(destination)
   if models.get_encoder(weights.encoder, **encoder_options(weights.card)) != (
@@ -49,6 +49,12 @@ def write_released(weights: Weights, destination: pathlib.Path) -> None:
                     'or for small inputs; convert to a folder instead')
   state = to_released(weights.encoder, weights.variables, weights.head,
                       weights.card.get('batches_tracked', 0))
+  if destination.suffix == '.safetensors':
+    with _staging(destination) as staging:
+      whole = pathlib.Path(staging) / 'whole.safetensors'
+      safetensors.numpy.save_file(state, whole, {'format': 'pt'})
+      os.replace(whole, destination)
+    return
   try:
     import torch
   except ImportError:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+KINDS = {'float32': 'FloatStorage', 'float16': 'HalfStorage', 'int64': 'LongStorage'}
+
 
 def text(value: str) -> bytes:
   return b'X' + struct.pack('<I', len(value.encode())) + value.encode()
@@ -32,17 +34,36 @@ def tensor(key: str, array: np.ndarray, kind: str = 'FloatStorage') -> bytes:
           + b'\x89ccollections\nOrderedDict\n)RtR')
 
 
+def save_content(path: pathlib.Path, content: dict) -> pathlib.Path:
+  """Writes dicts in dicts of arrays and whole numbers."""
+  arrays: list[np.ndarray] = []
+
+  def pickled(value) -> bytes:
+    if isinstance(value, dict):
+      return b'}' + b''.join(pair(key, pickled(inner)) for key, inner in value.items())
+    if isinstance(value, int):
+      return number(value)
+    arrays.append(value)
+    return tensor(str(len(arrays) - 1), value, KINDS[str(value.dtype)])
+
+  _write(path, b'\x80\x02' + pickled(content) + b'.', arrays)
+  return path
+
+
+def _write(path: pathlib.Path, pickle: bytes, arrays: list[np.ndarray]) -> None:
+  with zipfile.ZipFile(path, 'w') as archive:
+    archive.writestr('archive/data.pkl', pickle)
+    for i, array in enumerate(arrays):
+      archive.writestr(f'archive/data/{i}', array.tobytes())
+    archive.writestr('archive/version', b'3\n')
+
+
 def save(path: pathlib.Path, state: dict[str, np.ndarray], *more: bytes,
          change: Callable[[bytes], bytes] = lambda pickle: pickle) -> pathlib.Path:
   """Writes {'model': state, ...}; `more` are further pairs, `change` spoils its pickle."""
-  kinds = {'float32': 'FloatStorage', 'float16': 'HalfStorage', 'int64': 'LongStorage'}
-  body = b''.join(pair(name, tensor(str(i), array, kinds[str(array.dtype)]))
+  body = b''.join(pair(name, tensor(str(i), array, KINDS[str(array.dtype)]))
                   for i, (name, array) in enumerate(state.items()))
   pickle = (b'\x80\x02}' + text('model') + b'ccollections\nOrderedDict\n)R' + body + b's'
             + b''.join(more) + b'.')
-  with zipfile.ZipFile(path, 'w') as archive:
-    archive.writestr('archive/data.pkl', change(pickle))
-    for i, array in enumerate(state.values()):
-      archive.writestr(f'archive/data/{i}', array.tobytes())
-    archive.writestr('archive/version', b'3\n')
+  _write(path, change(pickle), list(state.values()))
   return path
