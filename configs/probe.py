@@ -27,7 +27,7 @@ def get_config(arguments=None):
   config = ConfigDict()
 
   # What is evaluated; several are separated by commas, each perhaps with a name before an `=`
-  config.checkpoint = ''               # workdirs (also @best, @STEP) or weights, applied to data_dir
+  config.checkpoint = ''               # workdirs (or their @best, @STEP), weights; on data_dir
   config.features = ''                 # tables that `anatcl_jax.features` made before
 
   # Whose scans

@@ -46,7 +46,8 @@ def named_paths(text: str, key: str, reserved: tuple[str, ...] = ()) -> dict[str
   """
   found = {}
   for part in _parts(text):
-    name, given, path = part.partition('=') if '=' in part and not _is_there(part) else ('', '', part)
+    name, given, path = ('', '', part) if _is_there(part) or '=' not in part else (
+        part.partition('='))
     path = pathlib.Path(path).expanduser()
     workdir, which = workdir_of(path)
     name = name.strip() if given else re.sub(r'[^\w.+-]+', '-', (

@@ -15,8 +15,8 @@ BEST = 'best'
 def workdir_of(path: pathlib.Path) -> tuple[pathlib.Path, str]:
   """What holds the weights of a path, and which checkpoint of it is named: '', a step or `best`.
 
-  `WORKDIR/checkpoints/STEP` is another name of `WORKDIR@STEP`. What is there under its whole name is
-  meant as it is.
+  `WORKDIR/checkpoints/STEP` is another name of `WORKDIR@STEP`. What is there under its whole name
+  is meant as it is.
   """
   if path.exists():
     workdir = path.absolute().parent.parent
@@ -53,8 +53,8 @@ def step_of(workdir: pathlib.Path, which: str, config: dict[str, Any]) -> int | 
     return int(which)
   metric = config.get('keep_best_metric')
   if not metric:
-    raise UserError(f'{workdir}@{BEST}: the run did not say what is best (keep_best_metric); name a '
-                    f'step, as in {workdir}@STEP; {there}')
+    raise UserError(f'{workdir}@{BEST}: the run did not say what is best (keep_best_metric); name '
+                    f'a step, as in {workdir}@STEP; {there}')
   values = metric_of_records(workdir, known, metric)
   if not values:
     raise UserError(f'{workdir}@{BEST}: no checkpoint has {metric}; name a step: {there}')

@@ -248,7 +248,8 @@ def _with_released_names(path: pathlib.Path, file: released.Released) -> Weights
   if file.left_out:
     notes.append(f'Not read, because code would have to run: {listed(list(file.left_out), 20)}.')
   if file.passed_over:
-    notes.append(f'Passed over, as not of the encoder or its head: {listed(list(file.passed_over))}.')
+    notes.append('Passed over, as not of the encoder or its head: '
+                 f'{listed(list(file.passed_over))}.')
   if wide := sorted({str(array.dtype) for array in file.state.values()
                      if array.dtype.kind not in 'iu' and array.dtype != np.float32}):
     notes.append(f'Converted to float32 from {listed(wide)}.')

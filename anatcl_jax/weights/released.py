@@ -85,8 +85,10 @@ def _state(content: Any, left_out: list[str], storages: _Reader, most: int) -> R
   parent, names = released_names.below_root(flat)
   if names and parent == '' and isinstance(content.get('encoder'), dict):   # dicts of its parts
     names = {key: name for key, name in names.items() if key.split('.')[0] in ('encoder', 'head')}
-  states = [{name: flat[key] for key, name in names.items()}] if names else [content[name] for name in ('model', 'state_dict') if name in content] or [content]
-  state = states[0]
+  if names:
+    state = {name: flat[key] for key, name in names.items()}
+  else:
+    state = next((content[name] for name in ('model', 'state_dict') if name in content), content)
   if isinstance(state, plain_objects.LeftOut):
     raise UserError(f'it holds a pickled {state.text} instead of a state dict, and can\'t be read '
                     'without running its code; save model.state_dict() where that is there')
