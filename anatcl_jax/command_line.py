@@ -28,12 +28,14 @@ class Parser(argparse.ArgumentParser):
     super().__init__(prog=prog, description=description, allow_abbrev=False,
                      formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
     self.register('type', pathlib.Path, lambda text: pathlib.Path(paths.expanded(text)))
+    self._args: list[str] = []
     self.keeps_unknown = False    # what parse_known_args does not know is somebody else's
 
   def parse_known_args(self, args=None, namespace=None):
     """Raises UserError for an option that is given twice, or that is unknown."""
     args = list(sys.argv[1:] if args is None else args)
     self._check_repeated(args)
+    self._args = args
     chosen, unknown = super().parse_known_args(args, namespace)
     if unknown and not self.keeps_unknown:
       self.refuse(unknown)
@@ -49,7 +51,10 @@ class Parser(argparse.ArgumentParser):
                     + f'; see {self.prog} --help')
 
   def error(self, message: str):
-    """Raises UserError in place of a usage text and exit."""
+    """Raises UserError in place of a usage text and exit; a mistyped option goes before others."""
+    if unknown := [text for text in self._args if text.startswith('--') and text != '--'
+                   and text.partition('=')[0] not in self._option_string_actions]:
+      self.refuse(unknown)
     raise UserError(f'{message}; see {self.prog} --help')
 
   def _check_repeated(self, args: Sequence[str]) -> None:

@@ -59,11 +59,11 @@ def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.m
   with errors.reported():
     options, config = command_line_parser(prog).parse(arguments)
     report = config_files.load(config.report_at_end, 'probe') if config.report_at_end else None
-  from absl import logging  # here and below, what is heavy: --help need not wait for it
+    from absl import logging  # here and below, what is heavy: --help need not wait for it
 
-  from anatcl_jax import probe
-  from anatcl_jax.devices import compilation, processes, signals
-  from anatcl_jax.training import opening, train
+    from anatcl_jax import probe
+    from anatcl_jax.devices import compilation, processes, signals
+    from anatcl_jax.training import opening, train
   # Orbax writes a dozen lines a checkpoint, and tracebacks of errors that it raises as well.
   logging.set_verbosity(logging.FATAL)
   with processes.leaving(), errors.reported():

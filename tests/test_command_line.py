@@ -66,6 +66,7 @@ def test_the_first_page(capsys):
   assert "did you mean 'pretrain'" in refused(capsys, 'pretrian')
   assert 'give a command: prepare, pretrain' in refused(capsys)
   assert 'unknown option --versoin: did you mean --version?' in refused(capsys, '--versoin')
+  assert 'did you mean --out?' in refused(capsys, 'prepare', 'phantom', '--otu', 'x')
   assert "unexpected argument 'lss'" in refused(capsys, 'bench', 'lss')
 
 
