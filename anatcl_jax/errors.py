@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import os
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -33,6 +34,17 @@ def listed(names: list[str], most: int = 5) -> str:
   return f'{shown} and {len(names) - most} more' if len(names) > most else shown
 
 
+def remedy(error: OSError) -> str:
+  """What helps where a file can't be written or read; '' where that is not known."""
+  if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    return 'make room'
+  if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    return 'see that you may write there'
+  if error.errno in (errno.EMFILE, errno.ENFILE):
+    return 'allow more open files (ulimit -n)'
+  return ''
+
+
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
   """Ends the process with one line `error: ...` on stderr where the body raises a UserError.
@@ -50,11 +62,18 @@ def reported() -> Iterator[None]:
     print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
     sys.exit(error.exit_code)
   except OSError as error:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if not remedy(error) and not error.filename:
       raise
-    print(f'error: {error.filename or "a file"} can\'t be written ({error.strerror}); make room '
-          'and run the same command again', file=sys.stderr)
+    print(f'error: {error.filename or "a file"}: {error.strerror}; '
+          f'{remedy(error) or "mend that"} and run the same command again', file=sys.stderr)
     sys.exit(RunFailure.exit_code)
+  except RuntimeError as error:
+    if not str(error).startswith('Unable to initialize backend'):
+      raise
+    print(f'error: {str(error).splitlines()[0][:200]}; JAX_PLATFORMS='
+          f'{os.environ.get("JAX_PLATFORMS", "")} asks for it: unset it, or install JAX for that '
+          'device', file=sys.stderr)
+    sys.exit(UserError.exit_code)
   except Stopped as stop:
     print(f'stopped: {stop}', file=sys.stderr)
     sys.exit(stop.exit_code)

@@ -20,7 +20,9 @@ and data_dir and run the same command; SLURM, Open MPI and GKE say which is whic
 
 from __future__ import annotations
 
+import hashlib
 import pathlib
+import re
 import sys
 
 import ml_collections
@@ -34,7 +36,8 @@ def command_line_parser(prog: str) -> command_line.ConfigParser:
                                      example='configs/pretrain.py:demo')
   parser.add_argument('--workdir', type=pathlib.Path, metavar='DIR',
                       help='where results go, or the run to go on with (default: runs/ and the '
-                           'names of config, descriptor, encoder and fold)')
+                           'names of config, descriptor, encoder, fold and what differs from the '
+                           'config file)')
   several = parser.add_argument_group('several processes')
   several.add_argument('--coordinator_address', metavar='HOST:PORT',
                        help='of process 0, where all of them meet (default: '
@@ -80,11 +83,26 @@ def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.m
 
 
 def _default_workdir(given: str, config: ml_collections.ConfigDict) -> pathlib.Path:
+  """runs/ and names of what tells runs apart: whatever differs from the config file's own values.
+
+  Not what a run may change when it goes on, so that the same folder is found again.
+  """
+  from anatcl_jax.config import flat
+  from anatcl_jax.weights.run_config import HARMLESS
   path, _, arguments = given.partition(':')
   demo = '-demo' if 'demo' in arguments.split(',') else ''
   kernels = [term.kernel for term in config.loss.terms.values() if term.attribute == 'morphometry']
-  return pathlib.Path('runs', '-'.join([f'{pathlib.Path(path).stem}{demo}', *kernels,
-                                        config.encoder, f'fold{config.fold}']))
+  usual = flat(config_files.load(f'{path}:demo' if demo else path, 'pretrain'))
+  other = [key.split('.')[-1] + re.sub(r'[^\w.+-]+', '_', pathlib.Path(str(value)).name)
+           for key, value in flat(config).items()
+           if usual.get(key) != value and key not in ('encoder', 'fold')
+           and not (key.endswith('.kernel') and value in kernels)
+           and (key == 'data_dir' or key.split('.')[0] not in HARMLESS)]
+  name = '-'.join([f'{pathlib.Path(path).stem}{demo}', *kernels, config.encoder,
+                   f'fold{config.fold}', *other])
+  if len(name) > 120:   # file systems take 255 bytes
+    name = f'{name[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}'
+  return pathlib.Path('runs', name)
 
 
 if __name__ == '__main__':

@@ -20,27 +20,47 @@ def use_cache(setting: str) -> pathlib.Path | None:
     setting: a folder; `none`; or `auto`, which is JAX's own setting where there is one
       (JAX_COMPILATION_CACHE_DIR), and otherwise `anatcl_jax` in the user's cache folder.
 
+  The programs are native code that is run, so the folder must be its user's alone: it is made so,
+  and one that others own or can write is not used.
+
   Returns:
     The folder, or None.
 
   Raises:
-    UserError: a folder that was named can't be written.
+    UserError: a folder that was named can't be written, or others can write it too.
   """
   if setting == 'none':
     jax.config.update('jax_compilation_cache_dir', None)
     return None
-  if setting == 'auto' and jax.config.jax_compilation_cache_dir:
-    return pathlib.Path(jax.config.jax_compilation_cache_dir)
+  own = setting == 'auto' and jax.config.jax_compilation_cache_dir
+  named = setting != 'auto'
   try:
-    directory = _user_cache() / 'anatcl_jax' if setting == 'auto' else pathlib.Path(setting)
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = pathlib.Path(own or (setting if named else _user_cache() / 'anatcl_jax'))
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    refused = _of_others(directory)
   except (OSError, RuntimeError) as error:
-    if setting == 'auto':   # no home, or one that is read-only, must not stop a run
+    if not named:   # no home, or one that is read-only, must not stop a run
       return None
     raise UserError(f'compilation_cache {setting!r} can\'t be written ({error.strerror}); name '
                     'another folder, or none') from None
-  jax.config.update('jax_compilation_cache_dir', str(directory))
+  if refused:
+    refused = (f'compilation_cache {directory} {refused}: compiled programs are code that is run; '
+               f'chmod 700 a folder of your own')
+    if named:
+      raise UserError(f'{refused}, or give none')
+    print(f'warning: {refused}; nothing is kept', file=sys.stderr)
+    directory = None
+  jax.config.update('jax_compilation_cache_dir', directory and str(directory))
   return directory
+
+
+def _of_others(directory: pathlib.Path) -> str:
+  """Why a folder is not its user's alone; '' where it is."""
+  found = directory.stat()
+  if found.st_uid != os.geteuid():
+    return f'belongs to another user (number {found.st_uid})'
+  return 'can be written by others' if found.st_mode & 0o022 else ''
 
 
 def _user_cache() -> pathlib.Path:

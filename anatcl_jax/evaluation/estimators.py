@@ -22,7 +22,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC, LinearSVR
 
-from anatcl_jax.errors import UserError
+from anatcl_jax.errors import RunFailure, UserError
 from anatcl_jax.evaluation.splits import Split, grouped_folds
 from anatcl_jax.evaluation.tasks import Target
 
@@ -102,9 +102,13 @@ def predictions(fits: list[Fit], jobs: int,
     found = joblib.Parallel(jobs, return_as='generator')(joblib.delayed(predict)(fit)
                                                          for fit in fits)
   results = []
-  for one in found:
-    results.append(one)
-    advance()
+  try:
+    for one in found:
+      results.append(one)
+      advance()
+  except OSError as error:   # joblib shares large arrays through files
+    raise RunFailure(f'the {jobs} processes of the probe can\'t share features ({error.strerror}); '
+                     'set JOBLIB_TEMP_FOLDER to a folder with room, or --config.jobs=1') from None
   return results
 
 

@@ -16,7 +16,7 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from anatcl_jax.errors import RunFailure
+from anatcl_jax.errors import RunFailure, listed, remedy
 from anatcl_jax.progress import progress_bar
 
 
@@ -32,7 +32,11 @@ class MetricsLog:
     if not writes:
       return
     self.path = workdir / 'metrics.jsonl'
-    kept = [row for row in read_metrics(workdir) if row['step'] <= resume_step]
+    rows, damaged = _read(workdir)
+    kept = [row for row in rows if row['step'] <= resume_step]
+    if damaged:
+      print(f'warning: {self.path}: line {listed(list(map(str, damaged)))} is damaged and left out',
+            file=sys.stderr)
     temporary = self.path.with_suffix('.writing')
     with self._reported():
       try:
@@ -65,8 +69,9 @@ class MetricsLog:
     try:
       yield
     except OSError as error:
-      raise RunFailure(f'{self.path.parent}: metrics can\'t be written ({error.strerror}); make '
-                       'room, and the same command goes on from the last checkpoint') from None
+      raise RunFailure(f'{self.path.parent}: metrics can\'t be written ({error.strerror}); '
+                       f'{remedy(error) or "mend that"}, and the same command goes on from the '
+                       'last checkpoint') from None
 
   def __enter__(self) -> MetricsLog:
     return self
@@ -80,18 +85,28 @@ class MetricsLog:
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict]:
-  """Rows of metrics.jsonl, in order; a last line that was cut off is passed over."""
+  """Rows of metrics.jsonl, in order; lines that are damaged are passed over."""
+  return _read(workdir)[0]
+
+
+def _read(workdir: pathlib.Path) -> tuple[list[dict], list[int]]:
+  """The rows, and the numbers of damaged lines; not of a last one that was cut off."""
   try:
-    lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+    lines = (workdir / 'metrics.jsonl').read_bytes().split(b'\n')
   except FileNotFoundError:
-    return []
-  rows = []
-  for line in lines:
+    return [], []
+  rows, damaged = [], []
+  for number, line in enumerate(lines, 1):
     try:
-      rows.append(json.loads(line))
-    except ValueError:  # the process died while writing it
-      break
-  return rows
+      row = json.loads(line)
+      if type(row['step']) is not int or not all(
+          isinstance(value, int | float) for value in row.values()):
+        raise ValueError
+      rows.append(row)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+      if line and number < len(lines):   # the process may have died while it wrote the last
+        damaged.append(number)
+  return rows, damaged
 
 
 class Progress:

@@ -15,7 +15,7 @@ from anatcl_jax.errors import UserError, listed
 from anatcl_jax.weights import stored
 
 # A run may be resumed with other values of these: they do not change what the state means.
-_HARMLESS = {'epochs', 'log_every_steps', 'checkpoint_every_epochs', 'keep_checkpoints',
+HARMLESS = {'epochs', 'log_every_steps', 'checkpoint_every_epochs', 'keep_checkpoints',
              'keep_every_epochs', 'keep_best_metric', 'keep_best_mode', 'heldout_every_epochs',
              'mapper', 'reader_threads', 'data_dir', 'data', 'probe_every_epochs', 'report_at_end',
              'remat', 'cache', 'compilation_cache', 'profile_steps', 'heartbeat_seconds'}
@@ -36,7 +36,7 @@ def check_config(workdir: pathlib.Path, config: dict[str, Any]) -> None:
   if path.is_file() and stored.steps(workdir):
     old, new = flat(read_config(workdir)), flat(json.loads(json.dumps(config)))
     changed = [f'{key} {old.get(key)!r} -> {new.get(key)!r}' for key in sorted({*old, *new})
-               if old.get(key) != new.get(key) and key.split('.')[0] not in _HARMLESS]
+               if old.get(key) != new.get(key) and key.split('.')[0] not in HARMLESS]
     if changed:
       raise UserError(f'{workdir} holds a run with another config ({"; ".join(changed)}); '
                       'choose another --workdir')
