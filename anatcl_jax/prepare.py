@@ -17,6 +17,7 @@ from anatcl_jax.cohorts import atlas as atlases
 
 if TYPE_CHECKING:
   from anatcl_jax.cohorts.cohort import Cohort
+  from anatcl_jax.cohorts.participants import Reading
 
 # What these names mean is known to the rooms, which are imported when a command runs: --help need
 # not wait for them. A test compares.
@@ -109,6 +110,18 @@ def _add_bids(commands) -> None:
                            '--phenotypes; more is kept')
   parser.add_argument('--phenotypes', choices=PRESETS, default='bids',
                       help='whose columns and codes the table has (default: %(default)s)')
+  parser.add_argument('--id-column', metavar='NAME',
+                      help='column of the tables that holds participants, by its name or its '
+                           'number from 1 (default: participant_id, subject, IXI_ID, ... but never '
+                           'a row number)')
+  parser.add_argument('--age-column', metavar='NAME',
+                      help='column of --participants that holds ages (default: age, Age, '
+                           'age_years, age_months, ...)')
+  parser.add_argument('--top-coded-age', metavar='YEARS|missing',
+                      help='what 89+, >89 and the like are read as: a number of years such as 89, '
+                           'or missing (default: an error, where a scan has such an age)')
+  parser.add_argument('--same-age', action='store_true',
+                      help='the only age of a participant with several sessions is that of all')
   parser.add_argument('--morphometry', action='extend', nargs='+', default=[], type=pathlib.Path,
                       metavar='TABLE',
                       help="aparcstats2table outputs, tab or comma, or FreeSurfer's SUBJECTS_DIR; "
@@ -216,7 +229,16 @@ def _prepare_bids(chosen: argparse.Namespace) -> None:
   from anatcl_jax.cohorts import bids
   _write(chosen, bids.read_cohort(chosen.volumes, chosen.participants, chosen.morphometry,
                                   chosen.atlas, phenotypes=chosen.phenotypes,
-                                  id_pattern=chosen.id_pattern))
+                                  id_pattern=chosen.id_pattern,
+                                  reading=_reading(chosen), same_age=chosen.same_age))
+
+
+def _reading(chosen: argparse.Namespace) -> Reading:
+  from anatcl_jax.cohorts import ages
+  from anatcl_jax.cohorts.participants import Reading
+  top = chosen.top_coded_age
+  return Reading(chosen.id_column, chosen.age_column,
+                 None if top is None else ages.top_coded_age(top))
 
 
 def _prepare_openbhb(chosen: argparse.Namespace) -> None:

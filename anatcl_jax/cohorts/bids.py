@@ -6,25 +6,30 @@ import collections
 import dataclasses
 import pathlib
 
+from anatcl_jax.cohorts import ages, tables
 from anatcl_jax.cohorts import cohort as cohorts
 from anatcl_jax.cohorts import morphometry as morphometry_tables
-from anatcl_jax.cohorts import tables
 from anatcl_jax.cohorts.cohort import Cohort
 from anatcl_jax.cohorts.find_scans import find_scans
 from anatcl_jax.cohorts.identifiers import Known
 from anatcl_jax.cohorts.morphometry import Morphometry
+from anatcl_jax.cohorts.participants import AS_WRITTEN, Reading
 from anatcl_jax.cohorts.phenotypes import PRESETS, Preset
 from anatcl_jax.cohorts.read_phenotypes import at_scans, read_phenotypes
+from anatcl_jax.cohorts.sessions import with_sessions, without_one_age
 from anatcl_jax.errors import UserError, listed
 
 
 def read_cohort(volumes: str, participants: pathlib.Path, morphometry: list[pathlib.Path],
                 atlas: str = 'desikan', *, phenotypes: str = 'bids',
-                id_pattern: str | None = None) -> Cohort:
+                id_pattern: str | None = None, reading: Reading = AS_WRITTEN,
+                same_age: bool = False) -> Cohort:
   """A cohort of the volumes that match a glob, with their labels looked up by identifier.
 
   `phenotypes` names the preset by which the participants table is read, `id_pattern` is a regular
-  expression that finds participant and session in the path of a volume.
+  expression that finds participant and session in the path of a volume, `reading` says of the
+  table of people what it does not say itself. Ages are those of the table, or of BIDS's
+  sub-*_sessions.tsv; with `same_age` the only age of a participant is that of all sessions.
 
   Scans without a participant, an age or complete morphometry are in `problems`. Rows of the tables
   without a volume are counted on stderr and not used: tables often cover more than one study.
@@ -33,20 +38,25 @@ def read_cohort(volumes: str, participants: pathlib.Path, morphometry: list[path
     UserError: nothing matches the glob, or a table can't be read or trusted as a whole.
   """
   preset = PRESETS[phenotypes]
-  table = read_phenotypes(participants, phenotypes)
-  scans = find_scans(volumes, Known.of(zip(table['participant_id'], table['session'])), preset,
-                     id_pattern)
+  people = read_phenotypes(participants, phenotypes, reading)
+  scans = find_scans(volumes, Known.of(zip(people.table['participant_id'],
+                                           people.table['session'])), preset, id_pattern)
   if preset.nearest_visit:
-    table = at_scans(table, [scan.key for scan in scans])
-  if table.empty:
+    people = at_scans(people, [scan.key for scan in scans])
+  people = with_sessions(people, participants, scans, reading)
+  if 'age' not in people.table:
+    raise ages.no_column(participants, people.table)
+  if not same_age:
+    people = without_one_age(people, scans, str(participants))
+  if people.table.empty:
     raise UserError(f'{participants}: has no row of any participant of {volumes}, such as '
                     f'{scans[0].participant_id}')
   measured = (_in_form_of(preset, morphometry_tables.read_tables(morphometry, atlas))
               if morphometry else None)
   sources = {'volumes': volumes, 'participants': str(participants),
              'morphometry': ', '.join(str(path) for path in morphometry)}
-  return cohorts.join(scans, table, str(participants), measured, atlas, sources,
-                      cohorts.says_synthetic(participants.parent))
+  return cohorts.join(scans, people.table, str(participants), measured, atlas, sources,
+                      cohorts.says_synthetic(participants.parent), people.problems)
 
 
 def _in_form_of(preset: Preset, measured: Morphometry) -> Morphometry:

@@ -6,15 +6,15 @@ import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas
 
+from anatcl_jax.cohorts import ages, identifiers, tables
 from anatcl_jax.cohorts import atlas as atlases
-from anatcl_jax.cohorts import participants as participants_table
-from anatcl_jax.cohorts import tables
 from anatcl_jax.cohorts.morphometry import Morphometry
+from anatcl_jax.cohorts.phenotypes import ScanKey
 from anatcl_jax.cohorts.volumes import VolumeSource
 from anatcl_jax.errors import UserError, listed
 
@@ -76,10 +76,11 @@ class Cohort:
 
 def join(scans: tuple[Scan, ...], table: pandas.DataFrame, participants: str,
          measured: Morphometry | None, atlas: str, sources: dict[str, str],
-         synthetic: bool = False) -> Cohort:
+         synthetic: bool = False, untrusted: Mapping[ScanKey, str] | None = None) -> Cohort:
   """A cohort of scans with their labels and morphometry looked up by identifier.
 
-  `table` is `participants.read_participants`'s; `participants` names it in messages. Scans without
+  `table` is `participants.read_participants`'s, `participants` names it in messages, and
+  `untrusted` says of its rows why they can't be used. Scans without
   a row, an age or complete morphometry are in `problems`. Rows without a scan are counted on stderr
   and not used: tables often cover more than one study.
   """
@@ -94,8 +95,11 @@ def join(scans: tuple[Scan, ...], table: pandas.DataFrame, participants: str,
     rows.append(row)
     if row is None:
       problems.append(Problem(scan.label, f'has no row in {participants}'
-                              + _own_sessions(scan, labels)))
-    elif why := participants_table.age_problem(table['age'][row]):
+                              + (_own_sessions(scan, labels) or _alike(scan, labels))))
+    elif why := (untrusted or {}).get((table['participant_id'][row], table['session'][row])):
+      problems.append(Problem(scan.label, f'{why} ({participants})',
+                              missing=bool(np.isnan(table['age'][row]))))
+    elif why := ages.age_problem(table['age'][row]):
       problems.append(Problem(scan.label, f'{why} in {participants}',
                               missing=np.isnan(table['age'][row])))
     if measured is None:
@@ -140,8 +144,21 @@ def _lookup(rows: dict[tuple[str, str], int], scan: Scan) -> int | None:
   """The row of a scan; where scan or table names no session, the participant's only row."""
   if scan.key in rows:
     return rows[scan.key]
+  if scan.session:
+    own = [session for name, session in rows if name == scan.participant_id]
+    key = scan.participant_id, identifiers.known_session(scan.session, own)
+    if key in rows:
+      return rows[key]
   own = [] if scan.session else [row for key, row in rows.items() if key[0] == scan.participant_id]
   return own[0] if len(own) == 1 else rows.get((scan.participant_id, ''))
+
+
+def _alike(scan: Scan, rows: dict[tuple[str, str], int]) -> str:
+  """Whom the table has instead, if it lost leading zeros, to end a sentence."""
+  bare = identifiers.without_zeros(scan.participant_id)
+  alike = [name for name, _ in rows if identifiers.without_zeros(name) == bare]
+  return (f', but one of {alike[0]}: has a spreadsheet taken the leading zeros? Restore them, or '
+          'name the participant without them with --id-pattern' if alike else '')
 
 
 def _own_sessions(scan: Scan, rows: dict[tuple[str, str], int]) -> str:

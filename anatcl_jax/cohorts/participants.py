@@ -1,62 +1,172 @@
-"""The participants table of BIDS: who, how old, which sex, which site."""
+"""Tables of people: who, which session, how old, which sex, which site."""
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import pathlib
+import sys
 
 import pandas
 
-from anatcl_jax.cohorts import tables
+from anatcl_jax.cohorts import ages, id_columns, tables
+from anatcl_jax.cohorts.phenotypes import ScanKey
 from anatcl_jax.errors import UserError, listed
 
-OLDEST = 120.0
+_SEXES = {'m': 'M', 'male': 'M', 'man': 'M', 'f': 'F', 'female': 'F', 'woman': 'F'}
+UNTOLD = 'age that could not be told'
+# They hold sessions only of a table in which people repeat.
+_VISITS = ('visit', 'viscode', 'visitid', 'visitname', 'visitcode', 'timepoint', 'wave',
+           'eventname')
 
-_SEXES = {'m': 'M', 'male': 'M', 'f': 'F', 'female': 'F'}
 
-
-def read_participants(path: pathlib.Path, unnamed: str = '') -> pandas.DataFrame:
+@dataclasses.dataclass(frozen=True)
+class People:
   """One row a participant, or a scan where the table has sessions, in the table's order.
 
   Columns `participant_id` (sub-...) and `session` (ses-..., '' for none), `age` (years, NaN where
-  missing), then every other column as text. Ages are not judged here: see `age_problem`. Where
-  participant_id is missing, rows are called by `unnamed`, if given, and their number.
+  missing or not to be told) if the table has one, then every other column as text. `problems` says
+  of rows why they can't be used: an age that is none, or rows of one scan that disagree.
+  """
+
+  table: pandas.DataFrame
+  problems: dict[ScanKey, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+  """How a table of people is read where it does not say: columns, and ages such as 89+."""
+
+  id_column: str | None = None
+  age_column: str | None = None
+  top_coded_age: float | None = None      # years, NaN for missing, None for an error
+
+
+AS_WRITTEN = Reading()
+
+
+def read_participants(path: pathlib.Path, unnamed: str = '') -> pandas.DataFrame:
+  """The table of `read_people` where all of it is wanted; `unnamed` names rows without a name.
 
   Raises:
-    UserError: no column participant_id or age, a participant twice, an age that is not a number, or
-      a sidecar that says that ages are not years.
+    UserError: no participants or ages, or a row that can't be used.
   """
   table = tables.read_table(path)
   if unnamed and 'participant_id' not in table:
     table.insert(0, 'participant_id', [f'{unnamed}{row:05d}' for row in range(len(table))])
-  return complete_participants(path, table)
+  people = complete(path, table, strict=True)
+  if 'age' not in people.table:
+    raise ages.no_column(path, table)
+  if people.problems:
+    raise UserError(f'{path}: ' + listed([f'{tables.joined_identifier(*key)} {why}'
+                                          for key, why in people.problems.items()], 3))
+  return people.table
 
 
-def complete_participants(path: pathlib.Path, table: pandas.DataFrame) -> pandas.DataFrame:
-  """`read_participants` of a table that is read already; `path` is for messages and the sidecar."""
-  for column in ('participant_id', 'age'):
-    if column not in table:
-      raise UserError(f'{path}: has no column {column}, only {listed(list(table.columns), 12)}')
+def read_people(path: pathlib.Path, reading: Reading = AS_WRITTEN) -> People:
+  """People of a table in the form of BIDS, or of other names that say the same.
+
+  Rows that agree are one. Ages are not judged here (see `age_problem`), only understood.
+
+  Raises:
+    UserError: no column of participants, several that could be, or a unit of age that is none.
+  """
+  return complete(path, tables.read_table(path), reading)
+
+
+def complete(path: pathlib.Path, table: pandas.DataFrame, reading: Reading = AS_WRITTEN, *,
+             strict: bool = False) -> People:
+  """`read_people` of a table that is read already; `path` is for messages and the sidecar.
+
+  `strict`: a row that repeats a scan is a problem also where it agrees. A column `UNTOLD` says why
+  ages could not be told that are NaN already.
+  """
+  table = _named(path, table, 'participant_id', _id_column(path, table, reading.id_column))
   table = table[table['participant_id'].notna()].reset_index(drop=True)
-  names = tables.scan_keys(table, 'participant_id')
-  if session := tables.session_column(table):
+  keys = [tables.split_identifier(text) for text in table['participant_id']]
+  if session := _session_column(table, keys):
+    own = tables.categories(table[session]).fillna('').str.removeprefix('ses-')
+    keys = [(participant, text and f'ses-{text}') for (participant, _), text in zip(keys, own)]
     table = table.drop(columns=session)
-  labels = [tables.joined_identifier(*name) for name in names]
-  twice = sorted({label for label in labels if labels.count(label) > 1}) if len(
-      set(labels)) < len(labels) else []
-  if twice:
-    raise UserError(f'{path}: {listed(twice)} stand{"s" if len(twice) == 1 else ""} there more '
-                    'than once; keep one row a participant (and session)')
-  unit = _age_unit(path.with_suffix('.json'))
-  if unit and not unit.lower().startswith('year'):
-    raise UserError(f'{path}: its sidecar {path.with_suffix(".json").name} gives age in {unit}; '
-                    'convert it to years')
-  table['age'] = tables.numbers(path, table['age'], labels)
-  if 'sex' in table:
-    table['sex'] = [_SEXES.get(str(sex).lower(), sex) for sex in table['sex']]
-  table['participant_id'] = [name[0] for name in names]
-  table.insert(1, 'session', [name[1] for name in names])
-  return table
+  why = [''] * len(table)
+  if UNTOLD in table:
+    why = list(table.pop(UNTOLD))
+  elif column := ages.find_column(path, table, reading.age_column):
+    values, why = ages.read_column(path, table, column, reading.top_coded_age)
+    table = _named(path, table.assign(**{column: values}), 'age', column)
+  table = _with_sex(path, table)
+  table['participant_id'] = [key[0] for key in keys]
+  table.insert(1, 'session', [key[1] for key in keys])
+  return _once(path, table, why, strict)
+
+
+def _id_column(path: pathlib.Path, table: pandas.DataFrame, asked: str | None) -> str:
+  if asked is not None:
+    if not (column := id_columns.asked_column(table, asked)):
+      raise UserError(f'{path}: has no column {asked} (--id-column), only '
+                      f'{listed(list(table.columns), 12)}')
+    return column
+  if 'participant_id' in table:
+    return 'participant_id'
+  return id_columns.find_id_column(path, table, list(table.columns))
+
+
+def _named(path: pathlib.Path, table: pandas.DataFrame, name: str, source: str) -> pandas.DataFrame:
+  """The table with one column under our name."""
+  if name != source and name in table:
+    table = table.rename(columns={name: f'{name}_unused'})
+  return table.rename(columns={source: name})
+
+
+def _session_column(table: pandas.DataFrame, keys: list[ScanKey]) -> str | None:
+  """The column of sessions: by its name; visits and the like only where people repeat."""
+  if column := tables.session_column(table):
+    return column
+  repeats = len(set(keys)) < len(keys)
+  return next((name for name in table if repeats and tables.plain(name) in _VISITS), None)
+
+
+def _with_sex(path: pathlib.Path, table: pandas.DataFrame) -> pandas.DataFrame:
+  """The table with a column `sex` of M and F, as far as its words or its sidecar say so."""
+  column = next((name for wanted in ('sex', 'gender') for name in table
+                 if tables.plain(name) == wanted), None)
+  if column is None:
+    return table
+  levels = ages.described(path.with_suffix('.json'), column).get('Levels')
+  codes = ({str(code).lower(): _SEXES.get(_meaning(said).lower())
+            for code, said in levels.items()} if isinstance(levels, dict) else {})
+  texts = tables.categories(table[column])
+  sexes = [codes.get(str(text).lower()) or _SEXES.get(str(text).lower(), raw)
+           for text, raw in zip(texts, table[column])]
+  if 'sex' in table and column != 'sex':
+    return table
+  return table.assign(**{column: sexes}).rename(columns={column: 'sex'})
+
+
+def _meaning(said: object) -> str:
+  """What a level of a sidecar is: a text, or BIDS's {Description: ...}."""
+  return str(said.get('Description', '') if isinstance(said, dict) else said).strip()
+
+
+def _once(path: pathlib.Path, table: pandas.DataFrame, why: list[str], strict: bool) -> People:
+  """Rows of one scan that agree as one; of those that disagree the first, with a problem."""
+  keys = list(zip(table['participant_id'], table['session']))
+  problems = {key: text for key, text in reversed(list(zip(keys, why))) if text}
+  again = table.duplicated(['participant_id', 'session'], keep=False)
+  if not again.any():
+    return People(table, problems)
+  for key, rows in table[again].groupby(['participant_id', 'session'], sort=False):
+    values = {name: tables.categories(rows[name].dropna()).unique() for name in rows}
+    differ = [name for name, own in values.items() if len(own) > 1]
+    if differ or strict:
+      shown = (f', with {differ[0]} {" and ".join(map(str, values[differ[0]][:3]))}'
+               if differ else '')
+      problems[key] = (f'stands there more than once{shown}; keep one row a participant (and '
+                       'session)')
+    table.loc[rows.index[0]] = rows.bfill().iloc[0]
+  kept = table[~table.duplicated(['participant_id', 'session'])].reset_index(drop=True)
+  print(f'note: {len(table) - len(kept)} rows of {path} repeat a participant (and session); where '
+        'they agree they are one', file=sys.stderr)
+  return People(kept, problems)
 
 
 def concatenated(parts: list[pandas.DataFrame], names: list[pathlib.Path]) -> pandas.DataFrame:
@@ -67,22 +177,3 @@ def concatenated(parts: list[pandas.DataFrame], names: list[pathlib.Path]) -> pa
     raise UserError(f'{listed(twice)} stand{"s" if len(twice) == 1 else ""} in more than one of '
                     f'{", ".join(map(str, names))}; keep one row a participant (and session)')
   return table
-
-
-def age_problem(age: float) -> str | None:
-  """What is wrong with an age in years, or None."""
-  if pandas.isna(age):
-    return 'has no age'
-  if 0 <= age <= OLDEST:
-    return None
-  hint = ', if that is months divide by 12' if OLDEST < age <= OLDEST * 12 else ''
-  return f'has age {age:g}, outside 0 to {OLDEST:g} years{hint}'
-
-
-def _age_unit(sidecar: pathlib.Path) -> str | None:
-  try:
-    described = json.loads(sidecar.read_text(encoding='utf-8'))
-  except (OSError, ValueError):
-    return None
-  age = described.get('age') if isinstance(described, dict) else None
-  return str(age['Units']) if isinstance(age, dict) and age.get('Units') else None

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 import numpy as np
 import pandas
 
-from anatcl_jax.cohorts import participants, tables
+from anatcl_jax.cohorts import ages, participants, tables
+from anatcl_jax.cohorts.participants import AS_WRITTEN, UNTOLD, People, Reading
 from anatcl_jax.cohorts.phenotypes import (
   DAYS_A_YEAR,
   PRESETS,
@@ -23,8 +24,9 @@ from anatcl_jax.cohorts.phenotypes import (
 from anatcl_jax.errors import UserError, listed
 
 
-def read_phenotypes(path: pathlib.Path, name: str = 'bids') -> pandas.DataFrame:
-  """A cohort's table as `read_participants` gives it: participant_id, session, age (years), ...
+def read_phenotypes(path: pathlib.Path, name: str = 'bids',
+                    reading: Reading = AS_WRITTEN) -> People:
+  """A cohort's table as `read_people` gives it: participant_id, session, age (years), ...
 
   Columns that the preset knows get the names and codes that all cohorts share, all others stay.
 
@@ -33,24 +35,37 @@ def read_phenotypes(path: pathlib.Path, name: str = 'bids') -> pandas.DataFrame:
   """
   preset = PRESETS[name]
   table = tables.read_table(path)
+  if not preset.columns:
+    return participants.complete(path, table, reading)
   table = table.mask(table.isin(preset.missing))
   for column in preset.columns:
     if column.required and not _source(table, column):
       raise no_column(path, table, column.name, column.sources, name)
   for column in preset.columns:
     table = _translate(path, table, column)
-  if preset.columns:
-    table = table[table['participant_id'].notna()].reset_index(drop=True)
-    table = preset.derive(path, _in_our_form(path, table, preset))
-  return participants.complete_participants(path, table)
+  table = table[table['participant_id'].notna()].reset_index(drop=True)
+  table = _told(path, _in_our_form(path, table, preset), reading)
+  return participants.complete(path, preset.derive(path, table))
 
 
-def at_scans(table: pandas.DataFrame, scans: Iterable[ScanKey]) -> pandas.DataFrame:
+def _told(path: pathlib.Path, table: pandas.DataFrame, reading: Reading) -> pandas.DataFrame:
+  """The table with its ages as numbers, and why some are none."""
+  why = [''] * len(table)
+  for name in ('age', 'age_at_entry'):
+    if name in table:
+      values, untold = ages.read_column(path, table, name, reading.top_coded_age)
+      table = table.assign(**{name: values})
+      why = [one or other for one, other in zip(why, untold)]
+  return table.assign(**{UNTOLD: why})
+
+
+def at_scans(people: People, scans: Iterable[ScanKey]) -> People:
   """One row a scan: that of the nearest visit to the clinic, the age moved to the day of the scan.
 
   `days_from_visit` says how many days after the visit the scan was. Of a participant with a scan
   whose day is not known, all visits stay.
   """
+  table = people.table
   visits = collections.defaultdict(list)
   for row, (participant, session) in enumerate(zip(table['participant_id'], table['session'])):
     visits[participant].append((day_of(session) or 0, row))
@@ -66,8 +81,11 @@ def at_scans(table: pandas.DataFrame, scans: Iterable[ScanKey]) -> pandas.DataFr
     print(f'note: {far} scans are more than a year from their nearest visit to the clinic; '
           'the column days_from_visit says how far', file=sys.stderr)
   result = table.iloc[rows].reset_index(drop=True)
-  return result.assign(session=sessions, days_from_visit=distances,
-                       age=result['age'] + np.array(distances, float) / DAYS_A_YEAR)
+  visited = list(zip(result['participant_id'], result['session']))
+  result = result.assign(session=sessions, days_from_visit=distances,
+                         age=result['age'] + np.array(distances, float) / DAYS_A_YEAR)
+  return People(result, {(visit[0], session): people.problems[visit]
+                         for visit, session in zip(visited, sessions) if visit in people.problems})
 
 
 def _source(table: pandas.DataFrame, column: Column) -> str | None:

@@ -50,7 +50,7 @@ def read_table(path: pathlib.Path,
   header = text.partition('\n')[0]
   separator = max('\t,;', key=header.count)   # spreadsheets with decimal commas write semicolons
   try:
-    rows = [row for row in csv.reader(io.StringIO(text), delimiter=separator) if any(row)]
+    rows = _rows(text, separator)
   except csv.Error as error:
     raise UserError(f'{path}: not a table ({error})') from None
   if len(rows) < 2:
@@ -68,6 +68,20 @@ def read_table(path: pathlib.Path,
   table = table.loc[:, ~table.columns.duplicated()]
   table = table.apply(lambda column: column.str.strip())
   return table.mask(table.isin(MISSING))
+
+
+def _rows(text: str, separator: str) -> list[list[str]]:
+  """The rows with a cell that says anything, by quotes; without them where a lone one swallows.
+
+  In a table of BIDS a quote is a letter: 5" in a cell may swallow the cells and rows after it.
+  """
+  rows = [row for row in csv.reader(io.StringIO(text), delimiter=separator) if any(row)]
+  swallows = any('\n' in cell for row in rows for cell in row) or len(set(map(len, rows))) > 1
+  if '"' not in text or not swallows:
+    return rows
+  plain_rows = [[re.sub('^"([^"]*)"$', r'\1', cell.strip()) for cell in line.split(separator)]
+                for line in text.splitlines() if line.strip()]
+  return plain_rows if len(set(map(len, plain_rows))) == 1 else rows
 
 
 def categories(column: pandas.Series) -> pandas.Series:
@@ -117,8 +131,14 @@ def scan_keys(table: pandas.DataFrame, column: str) -> list[tuple[str, str]]:
 
 
 def session_column(table: pandas.DataFrame) -> str | None:
-  """The name of the column that holds sessions, if there is one."""
-  return next((name for name in ('session', 'session_id', 'ses') if name in table), None)
+  """The name of the column that holds sessions, if there is one, in any case of letters."""
+  return next((name for known in ('session', 'sessionid', 'ses') for name in table
+               if plain(name) == known), None)
+
+
+def plain(name: str) -> str:
+  """A column's name without case and punctuation."""
+  return re.sub('[^a-z0-9]', '', name.lower())
 
 
 def joined_identifier(participant_id: str, session: str) -> str:

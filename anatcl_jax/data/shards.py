@@ -26,7 +26,8 @@ import pandas
 from array_record.python import array_record_data_source
 
 from anatcl_jax.cohorts import tables
-from anatcl_jax.cohorts.participants import age_problem, read_participants
+from anatcl_jax.cohorts.ages import age_problem
+from anatcl_jax.cohorts.participants import read_participants
 from anatcl_jax.cohorts.volumes import Grid, first_line
 from anatcl_jax.data import digests
 from anatcl_jax.errors import RunFailure, UserError

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pandas
 
-from anatcl_jax.cohorts import atlas, tables
-from anatcl_jax.cohorts.participants import read_participants
+from anatcl_jax.cohorts import ages, atlas, find_scans, identifiers, tables
+from anatcl_jax.cohorts.identifiers import Known
+from anatcl_jax.cohorts.participants import read_people
+from anatcl_jax.cohorts.phenotypes import PRESETS
 from anatcl_jax.data import pipeline, shards
 from anatcl_jax.errors import UserError, check_name, listed
 from anatcl_jax.weights.choice import workdir_of
@@ -55,12 +57,22 @@ def of_shards(data: shards.ShardSet) -> Cohort:
 
 
 def of_table(path: pathlib.Path) -> Cohort:
-  """The labels of a participants.tsv, without morphometry."""
-  table = read_participants(path)
-  return Cohort(str(path), table, None, (), (), np.zeros(len(table), bool), False)
+  """The labels of a participants.tsv, without morphometry; rows that can't be used are noted."""
+  people = read_people(path)
+  if 'age' not in people.table:
+    raise ages.no_column(path, people.table)
+  keys = list(people.table[['participant_id', 'session']].itertuples(index=False, name=None))
+  known = people.table['age'].notna()
+  # An age that can't be told is missing; rows that disagree are of nobody.
+  table = people.table[[key not in people.problems or not age
+                        for key, age in zip(keys, known)]].reset_index(drop=True)
+  notes = [f'{tables.joined_identifier(*key)} {why}' for key, why in people.problems.items()]
+  cohort = Cohort(str(path), table, None, (), (), np.zeros(len(table), bool), False)
+  return cohort.noted(f'{len(notes)} rows of {path} can\'t be used as they are: '
+                      f'{listed(notes, 3)}') if notes else cohort
 
 
-def join(cohort: Cohort, identifiers: dict[str, pandas.DataFrame]
+def join(cohort: Cohort, scans: dict[str, pandas.DataFrame]
          ) -> tuple[Cohort, dict[str, np.ndarray]]:
   """The scans that the labels and every table of features have, and their rows in each table.
 
@@ -69,7 +81,8 @@ def join(cohort: Cohort, identifiers: dict[str, pandas.DataFrame]
   Raises:
     UserError: a scan stands in a table twice, or no scan is in all of them.
   """
-  places = {name: _places(name, table) for name, table in identifiers.items()}
+  known = Known.of(cohort.keys())
+  places = {name: _places(name, table, known) for name, table in scans.items()}
   if not cohort.table['session'].astype(bool).any():
     cohort = _with_sessions(cohort, next(iter(places.values())))
   keys = cohort.keys()
@@ -90,10 +103,20 @@ def join(cohort: Cohort, identifiers: dict[str, pandas.DataFrame]
           {name: np.array([own[keys[row]] for row in kept]) for name, own in places.items()})
 
 
-def _places(name: str, table: pandas.DataFrame) -> dict[tuple[str, str], int]:
+def _places(name: str, table: pandas.DataFrame, known: Known) -> dict[tuple[str, str], int]:
+  """The row of each scan, called as the labels call it, else by the name of its file."""
   sessions = table['session'].fillna('') if 'session' in table else [''] * len(table)
+  files = table['file'].fillna('') if 'file' in table else [''] * len(table)
   places = {}
-  for row, key in enumerate(zip(table['participant_id'], sessions)):
+  for row, (participant, session, file) in enumerate(zip(table['participant_id'], sessions, files)):
+    key = participant, session
+    if participant not in known.sessions:
+      by_file = file and find_scans.scan_key(pathlib.Path(file), known, PRESETS['bids'])
+      if by_file and by_file[0] in known.sessions:
+        key = by_file
+      else:
+        key = known.alike(participant) or participant, session
+    key = key[0], identifiers.known_session(key[1], known.sessions.get(key[0], ()))
     if key in places:
       raise UserError(f'features {name!r}: {tables.joined_identifier(*key)} stands there twice')
     places[key] = row
@@ -110,7 +133,14 @@ def _with_sessions(cohort: Cohort, places: dict[tuple[str, str], int]) -> Cohort
   absent = [row for row in range(len(cohort.table)) if row not in set(rows)]
   expanded = cohort.select(np.array(rows + absent))
   sessions = [session for _, session in keys] + [''] * len(absent)
-  return dataclasses.replace(expanded, table=expanded.table.assign(session=sessions))
+  table = expanded.table.assign(session=sessions)
+  several = table['participant_id'].duplicated(keep=False)
+  expanded = dataclasses.replace(expanded, table=table.assign(age=table['age'].mask(several)))
+  people = sorted(set(table['participant_id'][several]))
+  return expanded.noted(
+      f'{len(people)} participants have several sessions and one age in {cohort.source} '
+      f'({listed(people, 3)}): it is of one session, nobody knows which, and is not used; a row a '
+      'session tells it') if people and cohort.table['age'].notna().any() else expanded
 
 
 def add_region(cohort: Cohort, name: str) -> Cohort:

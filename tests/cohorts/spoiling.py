@@ -142,12 +142,12 @@ FAULTS = {
                 ['sub-0003', 'age 250', '0 to 120 years']),
     'ages in months': (lambda d: edit_table(d / 'participants.tsv', _months),
                        ['months', 'divide by 12', 'sub-000']),
-    'age as text': (lambda d: set_cell(d / 'participants.tsv', 2, 'age', '30y'),
-                    ['sub-0003 (30y)', 'participants.tsv', 'not a number']),
+    'age as text': (lambda d: set_cell(d / 'participants.tsv', 2, 'age', 'thirty'),
+                    ['sub-0003', 'age thirty', 'participants.tsv', 'not a number']),
     'decimal comma': (lambda d: set_cell(d / 'participants.tsv', 2, 'age', '30,5'),
-                      ['sub-0003 (30,5)', 'decimals with a point']),
-    'months in the sidecar': (lambda d: (d / 'participants.json').write_text(
-        '{"age": {"Units": "months"}}'), ['participants.json', 'months']),
+                      ['sub-0003', 'age 30,5', 'decimals with a point']),
+    'metres in the sidecar': (lambda d: (d / 'participants.json').write_text(
+        '{"age": {"Units": "metres"}}'), ['participants.json', 'metres']),
     'no age column': (lambda d: edit_table(d / 'participants.tsv', lambda t: t.drop(columns='age')),
                       ['no column age', 'participants.tsv']),
     'no region': (lambda d: edit_table(
@@ -165,7 +165,7 @@ FAULTS = {
                                       for p in (d / 'freesurfer').glob('*.tsv')],
                            ['sub-0002', 'no row in']),
     'duplicate participant': (lambda d: edit_table(
-        d / 'participants.tsv', lambda t: pandas.concat([t, t.iloc[[3]]])),
+        d / 'participants.tsv', lambda t: pandas.concat([t, t.iloc[[3]].assign(age='33')])),
         ['sub-0004', 'more than once', 'participants.tsv']),
     'duplicate morphometry row': (lambda d: edit_table(
         _table(d, 'area'), lambda t: pandas.concat([t, t.iloc[[3]]])),
