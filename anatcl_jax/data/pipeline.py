@@ -45,6 +45,9 @@ def split_by_participant(participants: np.ndarray, fold: int, num_folds: int,
   return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
+_HELDOUT = 1 << 20   # keeps the draw of held-out batches apart from those of epochs
+
+
 @functools.lru_cache(maxsize=4)
 def _epoch_order(records: int, seed: int, epoch: int) -> np.ndarray:
   return np.random.default_rng([seed, epoch]).permutation(records)
@@ -69,17 +72,23 @@ def records_of_step(records: np.ndarray, batch_size: int, seed: int, step: int,
   return batch
 
 
-def heldout_batches(records: np.ndarray, batch_size: int, devices: int) -> list[np.ndarray]:
+def heldout_batches(records: np.ndarray, batch_size: int, devices: int,
+                    seed: int) -> list[np.ndarray]:
   """Batches of one size that cover the held-out records, the last ones overlapping.
 
-  Their size is that of training where there are enough records, since a contrastive loss grows with
-  the batch; fewer make one batch, rounded down to a multiple of the devices.
+  Who is in a batch with whom is drawn once, by the seed: in a table that is sorted by age or site,
+  rows after one another would be more alike, and their loss another, than in training. The size is
+  that of training where there are enough records, since a contrastive loss grows with the batch;
+  otherwise the largest part of it that there are enough for, the same on any number of devices that
+  divides it.
   """
-  size = min(batch_size, len(records) // devices * devices)
+  size = max((size for size in range(devices, batch_size + 1, devices)
+              if not batch_size % size and size <= len(records)), default=0)
   if size < 2:
     return []
+  drawn = np.random.default_rng([seed, _HELDOUT]).permutation(records)
   starts = np.linspace(0, len(records) - size, -(-len(records) // size)).round().astype(int)
-  return [records[start:start + size] for start in starts]
+  return [drawn[start:start + size] for start in starts]
 
 
 @dataclasses.dataclass(frozen=True)

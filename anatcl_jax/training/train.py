@@ -78,7 +78,8 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path,
     reader = pipeline.Reader(
         data, attributes.normalize_attributes(raw_attributes, statistics, config.loss.terms), crop,
         cache.make_cache(data, crop) if kept == 'memory' else None)
-    heldout = pipeline.heldout_batches(heldout_records, config.batch_size, mesh.size)
+    heldout = pipeline.heldout_batches(heldout_records, config.batch_size, mesh.size,
+                                       config.seed)
     first, last = int(state.step), config.epochs * steps_per_epoch
     opening.describe(config, reader, kept, (train_records, heldout_records), heldout, state, mesh,
                      first, last)

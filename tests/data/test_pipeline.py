@@ -54,11 +54,29 @@ def test_processes_share_the_global_batch():
 
 
 def test_heldout_batches_cover_all_with_no_subject_twice_in_one():
-  batches = pipeline.heldout_batches(np.arange(48), 32, 8)
-  assert [len(batch) for batch in batches] == [32, 32]
+  batches = pipeline.heldout_batches(np.arange(48), 32, 8, seed=0)
+  assert [len(set(batch)) for batch in batches] == [32, 32]
   assert set(np.concatenate(batches)) == set(range(48))
-  assert [len(b) for b in pipeline.heldout_batches(np.arange(11), 32, 4)] == [8, 8]
-  assert pipeline.heldout_batches(np.arange(3), 32, 4) == []
+  assert [len(b) for b in pipeline.heldout_batches(np.arange(11), 32, 4, seed=0)] == [8, 8]
+  assert pipeline.heldout_batches(np.arange(3), 32, 4, seed=0) == []
+
+
+def test_heldout_batches_do_not_follow_the_order_of_a_sorted_table():
+  """Ages 0 to 63 in order: each batch of 16 has the spread of all, in every draw."""
+  for seed in range(20):
+    for batch in pipeline.heldout_batches(np.arange(64), 16, 1, seed):
+      assert batch.std() > 0.5 * np.arange(64).std()    # 16 rows in a row: a quarter of it
+  first, second = (np.concatenate(pipeline.heldout_batches(np.arange(64), 16, 1, seed))
+                   for seed in (0, 1))
+  assert (first != second).any()
+
+
+@pytest.mark.parametrize('held_out', [64, 48, 20])
+def test_heldout_batches_are_the_same_on_any_devices(held_out):
+  expected = pipeline.heldout_batches(np.arange(held_out), 32, 1, seed=5)
+  for devices in (2, 4, 8, 16):
+    np.testing.assert_array_equal(
+        pipeline.heldout_batches(np.arange(held_out), 32, devices, seed=5), expected)
 
 
 def test_a_batch_holds_each_records_own_volume_and_labels(shard_set):
