@@ -6,6 +6,8 @@ import contextlib
 import difflib
 import errno
 import os
+import re
+import resource
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -61,22 +63,72 @@ def reported() -> Iterator[None]:
   except UserError as error:
     print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
     sys.exit(error.exit_code)
-  except OSError as error:
-    if not remedy(error) and not error.filename:
-      raise
-    print(f'error: {error.filename or "a file"}: {error.strerror}; '
-          f'{remedy(error) or "mend that"} and run the same command again', file=sys.stderr)
-    sys.exit(RunFailure.exit_code)
-  except RuntimeError as error:
-    if not str(error).startswith('Unable to initialize backend'):
-      raise
-    print(f'error: {str(error).splitlines()[0][:200]}; JAX_PLATFORMS='
-          f'{os.environ.get("JAX_PLATFORMS", "")} asks for it: unset it, or install JAX for that '
-          'device', file=sys.stderr)
-    sys.exit(UserError.exit_code)
   except Stopped as stop:
     print(f'stopped: {stop}', file=sys.stderr)
     sys.exit(stop.exit_code)
+  except Exception as error:
+    line = _told(error)
+    if not line:
+      raise
+    print(f'error: {line}', file=sys.stderr)
+    sys.exit(UserError.exit_code if _NO_BACKEND in line else RunFailure.exit_code)
+
+
+_NO_BACKEND = 'Unable to initialize backend'
+
+
+def _told(error: Exception) -> str | None:
+  """The line about an error of a library that a user can mend."""
+  if is_out_of_memory(error):
+    return _memory_line(error)
+  if isinstance(error, OSError) and (remedy(error) or error.filename):
+    return (f'{error.filename or "a file"}: {error.strerror}; {remedy(error) or "mend that"} and '
+            'run the same command again')
+  if isinstance(error, RuntimeError) and str(error).startswith(_NO_BACKEND):
+    return (f'{str(error).splitlines()[0][:200]}; JAX_PLATFORMS='
+            f'{os.environ.get("JAX_PLATFORMS", "")} asks for it: unset it, or install JAX for that '
+            'device')
+  return None
+
+
+_OUT_OF_MEMORY = re.compile('RESOURCE_EXHAUSTED|out of memory|bad_alloc|failed to allocate'
+                            '|unable to allocate|cannot allocate memory', re.I)
+_ASKED = re.compile(r'allocat\w*(?: a buffer of| request for)? '
+                    r'([\d.]+) ?([KMGTPE]?)(?:i?B|bytes)\b', re.I)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+  """Whether the host or a device had no memory left, as Python, NumPy, JAX and systems say it."""
+  if isinstance(error, MemoryError) or getattr(error, 'errno', None) == errno.ENOMEM:
+    return True
+  return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
+
+
+def _memory_line(error: BaseException) -> str:
+  asked = _ASKED.search(str(error))
+  if asked:
+    size = float(asked[1]) * 1024 ** ' KMGTPE'.index(asked[2].upper() or ' ')
+    what = f'{size / 1e9:.3g} GB were asked for'
+  else:
+    what = (str(error).strip().splitlines() or ['no size is told'])[0][:160]
+  return (f'out of memory: {what}; {_memory_there()}. What helps: a smaller batch_size '
+          '(--batch-size of features) or crop, micro_batch_size, remat=blocks, precision=bfloat16, '
+          'cache=none (docs/memory.md)')
+
+
+def _memory_there() -> str:
+  """What the host has free, and what the devices have where they say it."""
+  import psutil  # here and below, since no other error needs them
+  free = psutil.virtual_memory().available
+  limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+  if limit != resource.RLIM_INFINITY:
+    free = min(free, max(0, limit - psutil.Process().memory_info().vms))
+  there = f'the host has {free / 1e9:.3g} GB free'
+  jax = sys.modules.get('jax')
+  with contextlib.suppress(Exception):    # the line must be told, whatever state JAX is in
+    limits = [device.memory_stats()['bytes_limit'] for device in jax.local_devices()]
+    there += f', a device has {min(limits) / 1e9:.3g} GB'
+  return there
 
 
 @contextlib.contextmanager

@@ -64,6 +64,7 @@ def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.f
     options = command_line_parser(prog).parse_args(arguments)
     from absl import logging
 
+    from anatcl_jax.devices import presence
     from anatcl_jax.frozen import image_encoder
     logging.set_verbosity(logging.ERROR)    # Orbax warns of what is no fault
     _check(options)
@@ -80,6 +81,7 @@ def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.f
       inputs, synthetic = _files(options.volumes, options.id_pattern)
     else:
       inputs, synthetic = _records(options.data_dir, encoder)
+    presence.warn_of_unused_gpu()
     left_out = _make(encoder, inputs, options, synthetic, [*prog.split(), *arguments])
   if left_out:
     sys.exit(RunFailure.exit_code)

@@ -6,10 +6,10 @@
 The config file lists every key and the arguments after its colon; any key can be set from here, as
 in --config.batch_size=64. It is Python that is run: use none that you would not run. A workdir
 holds config.json, metrics.jsonl, TensorBoard events, checkpoints and pictures; the same workdir
-again goes on where it stopped. SIGTERM and SIGINT (Ctrl-C) finish the step, save and exit with
-code 75: the same command goes on. Shards are made by `python -m anatcl_jax.prepare`. The demo ends
-with what its frozen features know of the subjects held out (`python -m anatcl_jax.probe`), as does
-a run with --config.report_at_end=probe.
+again goes on where it stopped. SIGTERM, SIGINT (Ctrl-C), SIGHUP and SIGUSR1 finish the step, save
+and exit with code 75: the same command goes on. Shards are made by `python -m anatcl_jax.prepare`.
+The demo ends with what its frozen features know of the subjects held out (`python -m
+anatcl_jax.probe`), as does a run with --config.report_at_end=probe.
 
 All devices of the machine are used. Several processes, one a machine or one a GPU, share workdir
 and data_dir and run the same command; SLURM, Open MPI and GKE say which is which, elsewhere flags:
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.m
     from absl import logging  # here and below, what is heavy: --help need not wait for it
 
     from anatcl_jax import probe
-    from anatcl_jax.devices import compilation, processes, signals
+    from anatcl_jax.devices import compilation, presence, processes, signals
     from anatcl_jax.training import opening, train
   # Orbax writes a dozen lines a checkpoint, and tracebacks of errors that it raises as well.
   logging.set_verbosity(logging.FATAL)
@@ -74,6 +74,7 @@ def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.m
     workdir = options.workdir or _default_workdir(options.config, config)
     processes.start(options.coordinator_address, options.num_processes, options.process_id,
                     detect=options.distributed, heartbeat_timeout=options.heartbeat_timeout)
+    presence.warn_of_unused_gpu()
     compilation.use_cache(config.compilation_cache)
     with processes.together(), opening.alone(workdir):
       train.train(config, workdir)

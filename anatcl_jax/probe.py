@@ -175,7 +175,10 @@ def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.p
     _, config = command_line.ConfigParser(prog=prog, description=__doc__, config='probe'
                                           ).parse(arguments)
     from absl import logging
+
+    from anatcl_jax.devices import presence
     logging.set_verbosity(logging.ERROR)    # Orbax warns of what is no fault
+    presence.warn_of_unused_gpu()
     probe(config, [*prog.split(), *arguments])
 
 

@@ -15,6 +15,7 @@ import pytest
 from anatcl_jax.devices import processes
 from anatcl_jax.errors import RunFailure, UserError
 from tests.test_kill import check_same
+from tests.worker import free_port
 
 ROUNDING = {'rtol': 1e-4, 'atol': 1e-6}   # sums over the batch are taken in another order
 SHAPES = ((1, 4), (2, 2), (4, 1))   # processes, devices each
@@ -112,6 +113,33 @@ def test_incomplete_environments_are_refused(monkeypatch, variables, message):
 def test_what_is_out_of_range_is_one_line(monkeypatch):
   with pytest.raises(RunFailure, match="can't join the other processes .*process 5 of 2: "):
     processes.start('localhost:9', 2, 5)
+
+
+@pytest.mark.parametrize('step', [
+    {}, {'SLURM_STEP_NODELIST': 'a', 'SLURM_STEP_NUM_TASKS': '1'}])
+def test_slurm_without_srun_is_said_at_once(monkeypatch, step):
+  """The script of a job of four tasks, and a step of one task in it."""
+  for name in ('SLURM_STEP_NODELIST', 'SLURM_STEP_NUM_TASKS'):
+    monkeypatch.delenv(name, raising=False)
+  for name, value in {'SLURM_PROCID': '0', 'SLURM_NTASKS': '4', **step}.items():
+    monkeypatch.setenv(name, value)
+  monkeypatch.setattr(processes.jax.distributed, 'initialize', None)   # calling it would fail
+  with pytest.raises(UserError, match='has 4 tasks, and srun did not start this process'):
+    processes.start()
+
+
+def test_waiting_for_others_is_said_and_sigterm_ends_it(tmp_path):
+  code = ('from anatcl_jax.devices import processes as p; p._SAY_AFTER_SECONDS = 0.1; '
+          f'p.start("localhost:{free_port()}", 2, 1)')
+  waiting = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.PIPE, text=True)
+  said = ''
+  while 'waiting for the other processes' not in said:
+    said = waiting.stderr.readline()
+    assert said, waiting.wait()
+  assert 'of 2 at localhost:' in said and 'srun starts them all' in said
+  waiting.send_signal(signal.SIGTERM)
+  assert waiting.wait(30) == 75
+  assert 'stopped: SIGTERM before a step' in waiting.stderr.read()
 
 
 def test_alone_nothing_is_started(monkeypatch):

@@ -28,7 +28,7 @@ class Runner:
     argv = ['--config=configs/pretrain.py:encoder=tiny', f'--workdir={workdir}', *flags,
             *(f'--config.{key}={value}' for key, value in values.items())]
     if processes > 1:
-      argv += [f'--coordinator_address=localhost:{_free_port()}', f'--num_processes={processes}']
+      argv += [f'--coordinator_address=localhost:{free_port()}', f'--num_processes={processes}']
     workers = []
     for index in range(processes):
       own = [*argv, f'--process_id={index}'] if processes > 1 else argv
@@ -82,7 +82,7 @@ def context() -> multiprocessing.context.ForkServerContext:
   return context
 
 
-def _free_port() -> int:
+def free_port() -> int:
   with socket.socket() as probe:
     probe.bind(('localhost', 0))
     return probe.getsockname()[1]

@@ -66,10 +66,13 @@ def main(arguments: list[str], prog: str) -> None:
     from absl import logging
 
     from anatcl_jax.bench import plan, versus_torch
+    from anatcl_jax.devices import presence
     from anatcl_jax.progress import progress_bar
     from anatcl_jax.training.checks import check_values
     logging.set_verbosity(logging.WARNING)
     check_values(config)
+    if not options.plan:
+      presence.warn_of_unused_gpu()
     if options.case:
       figures = _run_case(config, json.loads(options.case), options)
       print(json.dumps(figures))

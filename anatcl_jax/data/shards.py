@@ -30,7 +30,7 @@ from anatcl_jax.cohorts.ages import age_problem
 from anatcl_jax.cohorts.participants import read_participants
 from anatcl_jax.cohorts.volumes import Grid, first_line
 from anatcl_jax.data import digests
-from anatcl_jax.errors import RunFailure, UserError
+from anatcl_jax.errors import RunFailure, UserError, is_out_of_memory
 
 SCHEMA_VERSION = 2     # 1 had no digests of dataset.json, the scans and the label files
 DTYPES = ('float32', 'float16', 'uint8')
@@ -161,6 +161,8 @@ class ShardSet:
     try:
       participant, session, volume, scale = decode_record(self._records[record])
     except Exception as error:  # whatever the reader's C++ or msgpack made of damaged bytes
+      if is_out_of_memory(error):
+        raise
       raise self._damaged(record, f'can\'t be read ({first_line(error)})') from None
     name = tables.joined_identifier(participant, session)
     if name != self.label(record):

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 import jax
@@ -16,9 +17,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
+from anatcl_jax.devices import signals
 from anatcl_jax.errors import RunFailure, Stopped, UserError
 
 _CONNECT_SECONDS = 300
+_SAY_AFTER_SECONDS = 5
 # What JAX's transports say of a process that is gone (gloo, NCCL, the coordination service).
 _LOST = re.compile(r'gloo|nccl|peer|socket|heartbeat|coordination|unavailable|deadline', re.I)
 _LOST_ONE = ('lost another process of the run, whose own last line may say why; the same command '
@@ -39,7 +42,7 @@ def start(coordinator_address: str | None = None, num_processes: int | None = No
     heartbeat_timeout: seconds after which a silent process counts as dead.
 
   Raises:
-    UserError: only some of the three are known.
+    UserError: only some of the three are known, or SLURM's tasks were not started by srun.
     RunFailure: the others can't be reached.
   """
   environment = os.environ.get
@@ -57,10 +60,13 @@ def start(coordinator_address: str | None = None, num_processes: int | None = No
   except ValueError:
     raise UserError(f'JAX_NUM_PROCESSES {count!r} and JAX_PROCESS_ID {own!r} must be whole numbers'
                     ) from None
+  if not all(given):
+    _check_srun()
   try:
-    jax.distributed.initialize(
-        address, count, own, cluster_detection_method='deactivate' if all(given) else None,
-        initialization_timeout=_CONNECT_SECONDS, heartbeat_timeout_seconds=heartbeat_timeout)
+    with signals.ending_at_once(), _saying_that_it_waits(address, count):
+      jax.distributed.initialize(
+          address, count, own, cluster_detection_method='deactivate' if all(given) else None,
+          initialization_timeout=_CONNECT_SECONDS, heartbeat_timeout_seconds=heartbeat_timeout)
   except Exception as error:  # ValueError of JAX, or what gRPC made of the network
     raise RunFailure(f'can\'t join the other processes (coordinator {address or "unknown"}, '
                      f'process {own} of {count}: {_first_line(error)}); see --help for '
@@ -164,6 +170,35 @@ def _on_a_cluster() -> bool:
   return ('SLURM_PROCID' in os.environ and int(environment('SLURM_NTASKS', 1)) > 1
           or int(environment('OMPI_COMM_WORLD_SIZE', 1)) > 1
           or ',' in environment('TPU_WORKER_HOSTNAMES', ''))
+
+
+def _check_srun() -> None:
+  """Stops where the variables are those of a SLURM job of several tasks, and this is none of them.
+
+  The script of a job and a shell in it have SLURM_NTASKS; a step that srun started says how many
+  tasks it has itself.
+  """
+  tasks = os.environ.get('SLURM_NTASKS', '1')
+  if 'SLURM_PROCID' in os.environ and tasks != '1' and tasks != os.environ.get(
+      'SLURM_STEP_NUM_TASKS', tasks if 'SLURM_STEP_NODELIST' in os.environ else '1'):
+    raise UserError(f'this SLURM job has {tasks} tasks, and srun did not start this process as one '
+                    'of them: put srun before the command, as launch/slurm.sbatch does, or ask for '
+                    'one task (--ntasks=1)')
+
+
+@contextlib.contextmanager
+def _saying_that_it_waits(address: str | None, count: int | None) -> Iterator[None]:
+  """A line on stderr where the others do not come soon."""
+  what = (f'waiting for the other processes{f" of {count}" if count else ""}'
+          f'{f" at {address}" if address else ""}, at most {_CONNECT_SECONDS} s: each runs the '
+          'same command; on SLURM, srun starts them all\n')
+  timer = threading.Timer(_SAY_AFTER_SECONDS, lambda: os.write(2, what.encode()))
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)

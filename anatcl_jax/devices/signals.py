@@ -1,49 +1,120 @@
-"""SIGTERM, SIGINT: a run stops between two steps, all processes after the same one (`on_any`)."""
+"""Signals: a run stops between two steps, all its processes after the same one (processes.py).
+
+Python's own handlers wait for the main thread, which may be compiling for minutes: what is said,
+and what ends the process at once, is up to a thread that the interpreter's C code tells of signals.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from anatcl_jax.errors import Stopped
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# A scheduler's end; Ctrl-C; a terminal or connection that closes; a scheduler's notice.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 class StopSignal:
-  """Notes SIGTERM and SIGINT, where they would end the process; use as a context manager."""
+  """Notes signals where they would end the process; use as a context manager.
+
+  While `beginning`, when nothing is done that could be saved, a second one ends the process.
+  """
 
   def __init__(self):
     self.received = False
-    self._previous = {}
+    self.beginning = True
+    self._told = 0
+
+  def _tell(self, number: int) -> None:
+    self.received = True
+    self._told += 1
+    if self.beginning and self._told > 1:
+      _end(number)
+    what = ('it waits until the first step is compiled and done, and saves it; once more ends the '
+            'run at once' if self.beginning else
+            'still saving, a moment' if self._told > 1 else
+            'stopping when this step is finished and saved')
+    _say(number, what)
 
   def _note(self, number: int, frame: FrameType | None) -> None:
-    del frame
-    what = ('still saving, a moment' if self.received
-            else 'stopping when this step is finished and saved')
-    # print() may have been interrupted in its middle by this signal, and must not be reentered.
-    os.write(2, f'\n{signal.Signals(number).name}: {what}\n'.encode())
+    del number, frame
     self.received = True
 
   def __enter__(self) -> StopSignal:
-    if threading.current_thread() is threading.main_thread():   # Python takes signals nowhere else
-      self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+    self._stack = contextlib.ExitStack()
+    self._stack.enter_context(_told(self._tell, self._note))
     return self
 
   def __exit__(self, *_) -> None:
-    for number, handler in self._previous.items():
-      signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    self._stack.close()
 
 
 def stop_at_once() -> None:
-  """Before there is anything to save, SIGTERM and SIGINT end the process with Stopped."""
+  """Before there is anything to save, signals end the process with Stopped."""
 
   def stop(number: int, frame: FrameType | None) -> None:
     del frame
     raise Stopped(f'{signal.Signals(number).name} outside of training; the same command goes on '
                   'from the last checkpoint')
 
-  for number in SIGNALS:
+  for number in _ours():
     signal.signal(number, stop)
+
+
+@contextlib.contextmanager
+def ending_at_once() -> Iterator[None]:
+  """Signals end the process in the body too, where it waits inside a library."""
+  with _told(_end, lambda *_: None):
+    yield
+
+
+def _ours() -> list[int]:
+  """The signals that are not to be ignored: nohup ignores SIGHUP, and means it."""
+  return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+@contextlib.contextmanager
+def _told(tell: Callable[[int], None], note: Callable[[int, FrameType | None], None]
+          ) -> Iterator[None]:
+  """A thread calls `tell` at once, the main thread `note` when it can."""
+  if threading.current_thread() is not threading.main_thread():
+    yield   # Python takes signals nowhere else
+    return
+  ends = os.pipe()
+  os.set_blocking(ends[1], False)
+
+  def listen() -> None:
+    while number := os.read(ends[0], 1)[0]:
+      if number in SIGNALS:
+        tell(number)
+
+  thread = threading.Thread(target=listen, name='signals', daemon=True)
+  previous = {number: signal.signal(number, note) for number in _ours()}
+  before = signal.set_wakeup_fd(ends[1], warn_on_full_buffer=False)
+  thread.start()
+  try:
+    yield
+  finally:
+    signal.set_wakeup_fd(before)
+    for number, handler in previous.items():
+      signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    os.write(ends[1], b'\0')
+    thread.join()
+    for end in ends:
+      os.close(end)
+
+
+def _say(number: int, what: str) -> None:
+  os.write(2, f'\n{signal.Signals(number).name}: {what}\n'.encode())
+
+
+def _end(number: int) -> None:
+  name = signal.Signals(number).name
+  os.write(2, f'\nstopped: {name} before a step was done; the same command goes on from the last '
+              'checkpoint\n'.encode())
+  os._exit(Stopped.exit_code)

@@ -147,6 +147,7 @@ class Watch:
         saves, own_copy(state) if saves else None)
     self._agreed = processes.on_any_soon(
         lambda: (self._stop.received, self._checkpoints.failed()))
+    self._stop.beginning = False
     return self._stopping
 
   def ends(self) -> None:

@@ -1,10 +1,12 @@
-"""SIGTERM and SIGINT: when a run stops, what it leaves, and with which exit code."""
+"""Signals: when a run stops, what it leaves, and with which exit code."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import time
 import types
 
 import pytest
@@ -16,7 +18,7 @@ from anatcl_jax.training import tracking, train
 from tests.small_run import small_config
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('number', signals.SIGNALS)
 def test_a_signal_stops_after_the_step_and_the_run_goes_on(training_set, small_model, tmp_path,
                                                            monkeypatch, number):
   """The signal arrives, twice, while row 2 is written; the devices have step 3, which is saved."""
@@ -70,9 +72,45 @@ def test_what_tensorstore_tells_too_late_is_left_out(monkeypatch):
 
 def test_a_second_signal_while_saving_is_only_noted(capfd):
   with signals.StopSignal() as stop:
+    stop.beginning = False
     assert not stop.received
     os.kill(os.getpid(), signal.SIGTERM)
     assert stop.received
     os.kill(os.getpid(), signal.SIGINT)
   assert capfd.readouterr().err.split('\n')[1::2] == [
       'SIGTERM: stopping when this step is finished and saved', 'SIGINT: still saving, a moment']
+
+
+def _in_a_process(code: str) -> subprocess.Popen:
+  """A process that says `ready` when it has its handlers."""
+  process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True)
+  assert process.stdout.readline() == 'ready\n'
+  return process
+
+
+def test_a_second_signal_while_it_compiles_ends_at_once():
+  """The main thread is in C code, as when XLA compiles, and no handler of Python's runs."""
+  process = _in_a_process(
+      'import ctypes\nfrom anatcl_jax.devices import signals\nwith signals.StopSignal():\n'
+      '  print("ready", flush=True)\n  while True: ctypes.CDLL(None).sleep(600)')
+  start = time.monotonic()
+  process.send_signal(signal.SIGINT)
+  first = [process.stderr.readline() for _ in range(2)][1]
+  assert first == ('SIGINT: it waits until the first step is compiled and done, and saves it; once '
+                   'more ends the run at once\n')
+  process.send_signal(signal.SIGINT)
+  assert process.wait(30) == 75 and time.monotonic() - start < 30
+  assert process.stderr.read().strip().startswith('stopped: SIGINT before a step was done')
+
+
+def test_nohup_is_respected():
+  before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+  try:
+    with signals.StopSignal() as stop:
+      os.kill(os.getpid(), signal.SIGHUP)
+      os.kill(os.getpid(), signal.SIGUSR1)
+    assert stop._told == 1
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+  finally:
+    signal.signal(signal.SIGHUP, before)
