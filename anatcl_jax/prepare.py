@@ -120,6 +120,9 @@ def _add_bids(commands) -> None:
   parser.add_argument('--top-coded-age', metavar='YEARS|missing',
                       help='what 89+, >89 and the like are read as: a number of years such as 89, '
                            'or missing (default: an error, where a scan has such an age)')
+  parser.add_argument('--sex-codes', metavar='CODES',
+                      help="what sexes that are no words mean, such as 1=M,2=F (default: the "
+                           "sidecar's Levels; without them codes stay as they are)")
   parser.add_argument('--same-age', action='store_true',
                       help='the only age of a participant with several sessions is that of all')
   parser.add_argument('--morphometry', action='extend', nargs='+', default=[], type=pathlib.Path,
@@ -235,10 +238,11 @@ def _prepare_bids(chosen: argparse.Namespace) -> None:
 
 def _reading(chosen: argparse.Namespace) -> Reading:
   from anatcl_jax.cohorts import ages
-  from anatcl_jax.cohorts.participants import Reading
+  from anatcl_jax.cohorts.participants import Reading, sex_codes
   top = chosen.top_coded_age
   return Reading(chosen.id_column, chosen.age_column,
-                 None if top is None else ages.top_coded_age(top))
+                 None if top is None else ages.top_coded_age(top),
+                 sex_codes(chosen.sex_codes) if chosen.sex_codes else {})
 
 
 def _prepare_openbhb(chosen: argparse.Namespace) -> None:

@@ -45,7 +45,7 @@ def read_cohort(volumes: str, participants: pathlib.Path, morphometry: list[path
     people = at_scans(people, [scan.key for scan in scans])
   people = with_sessions(people, participants, scans, reading)
   if 'age' not in people.table:
-    raise ages.no_column(participants, people.table)
+    raise ages.no_column(participants, people.table.drop(columns='session'))
   if not same_age:
     people = without_one_age(people, scans, str(participants))
   if people.table.empty:

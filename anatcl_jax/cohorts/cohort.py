@@ -157,8 +157,12 @@ def _alike(scan: Scan, rows: dict[tuple[str, str], int]) -> str:
   """Whom the table has instead, if it lost leading zeros, to end a sentence."""
   bare = identifiers.without_zeros(scan.participant_id)
   alike = [name for name, _ in rows if identifiers.without_zeros(name) == bare]
+  if not alike:
+    longest = max((name for name, _ in rows if scan.participant_id.startswith(name)), key=len,
+                  default='')
+    return longest and (f'; {longest} is there, and is another unless --id-pattern says so')
   return (f', but one of {alike[0]}: has a spreadsheet taken the leading zeros? Restore them, or '
-          'name the participant without them with --id-pattern' if alike else '')
+          'name the participant without them with --id-pattern')
 
 
 def _own_sessions(scan: Scan, rows: dict[tuple[str, str], int]) -> str:

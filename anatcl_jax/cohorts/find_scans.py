@@ -73,7 +73,12 @@ def scan_key(path: pathlib.Path, known: Known, preset: Preset,
   else:
     key = (preset.scan_key(_CAT12.sub(r'\1', path.name)) or preset.scan_key(path.as_posix())
            or _key_by_name(path, known))
-  return key and (key[0], identifiers.known_session(key[1], known.sessions.get(key[0], ())))
+  if not key:
+    return None
+  participant, session = key
+  if participant not in known.sessions:
+    participant = known.alike(participant) or participant
+  return participant, identifiers.known_session(session, known.sessions.get(participant, ()))
 
 
 def compiled(id_pattern: str) -> re.Pattern:
@@ -135,9 +140,7 @@ def _labelled(name: str, known: Known) -> str | None:
   """The participant of a name that begins with sub-."""
   found = (identifiers.known_participant(name, known.sessions)
            or identifiers.participant_by_form(name))
-  if not found:
-    return None
-  return found[0] if found[0] in known.sessions else known.alike(found[0]) or found[0]
+  return found[0] if found else None
 
 
 def _difference(first: pathlib.Path, second: pathlib.Path) -> str:

@@ -44,10 +44,10 @@ class Known:
     return {bare: name for name in self.sessions if counts[bare := _bare(name)] == 1}
 
 
-def natural_key(text: str) -> list[tuple[int, int, str]]:
+def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
   """Sorts ses-2 before ses-10: digits count as numbers."""
-  return [(0, int(part), part) if part.isdigit() and part.isascii() else (1, 0, part)
-          for part in re.split(r'([0-9]+)', text) if part]
+  return tuple((0, int(part), part) if part.isdigit() and part.isascii() else (1, 0, part)
+               for part in re.split(r'([0-9]+)', text) if part)
 
 
 def known_participant(name: str, known: Collection[str]) -> tuple[str, str] | None:

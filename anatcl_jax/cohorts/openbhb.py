@@ -13,9 +13,9 @@ import pathlib
 import numpy as np
 import pandas
 
+from anatcl_jax.cohorts import ages, openbhb_matrix, tables
 from anatcl_jax.cohorts import atlas as atlases
 from anatcl_jax.cohorts import cohort as cohorts
-from anatcl_jax.cohorts import openbhb_matrix, tables
 from anatcl_jax.cohorts import participants as participants_table
 from anatcl_jax.cohorts.cohort import Cohort, Problem, Scan
 from anatcl_jax.cohorts.morphometry import Morphometry
@@ -65,10 +65,14 @@ def read_cohort(root: pathlib.Path, layout: str = 'auto', mask: pathlib.Path | N
                                *(root / split / 'participants.tsv' for split in _HUB_SPLITS))
              if path.is_file()] or [root / 'participants.tsv']
     measured = _read_roi_tables(root, scans, atlas)
-  table = participants_table.concatenated(
-      [participants_table.read_participants(path) for path in paths], paths)
+  people = [participants_table.read_people(path) for path in paths]
+  for path, own in zip(paths, people):
+    if 'age' not in own.table:
+      raise ages.no_column(path, own.table.drop(columns='session'))
+  table = participants_table.concatenated([own.table for own in people], paths)
+  untrusted = {key: why for own in people for key, why in own.problems.items()}
   cohort = cohorts.join(scans, table, ' and '.join(map(str, paths)), measured, atlas, sources,
-                        cohorts.says_synthetic(root))
+                        cohorts.says_synthetic(root), untrusted)
   return _with_folders(cohort, root) if layout == 'hub' else cohort
 
 

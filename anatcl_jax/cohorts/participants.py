@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import sys
+from collections.abc import Mapping
 
 import pandas
 
@@ -39,6 +40,7 @@ class Reading:
   id_column: str | None = None
   age_column: str | None = None
   top_coded_age: float | None = None      # years, NaN for missing, None for an error
+  sex_codes: Mapping[str, str] = dataclasses.field(default_factory=dict)     # '1' -> 'M'
 
 
 AS_WRITTEN = Reading()
@@ -93,7 +95,7 @@ def complete(path: pathlib.Path, table: pandas.DataFrame, reading: Reading = AS_
   elif column := ages.find_column(path, table, reading.age_column):
     values, why = ages.read_column(path, table, column, reading.top_coded_age)
     table = _named(path, table.assign(**{column: values}), 'age', column)
-  table = _with_sex(path, table)
+  table = _with_sex(path, table, reading.sex_codes)
   table['participant_id'] = [key[0] for key in keys]
   table.insert(1, 'session', [key[1] for key in keys])
   return _once(path, table, why, strict)
@@ -125,21 +127,35 @@ def _session_column(table: pandas.DataFrame, keys: list[ScanKey]) -> str | None:
   return next((name for name in table if repeats and tables.plain(name) in _VISITS), None)
 
 
-def _with_sex(path: pathlib.Path, table: pandas.DataFrame) -> pandas.DataFrame:
-  """The table with a column `sex` of M and F, as far as its words or its sidecar say so."""
+def _with_sex(path: pathlib.Path, table: pandas.DataFrame,
+              asked: Mapping[str, str]) -> pandas.DataFrame:
+  """The table with a column `sex` of M and F, as far as its words, its sidecar or `asked` say."""
   column = next((name for wanted in ('sex', 'gender') for name in table
                  if tables.plain(name) == wanted), None)
   if column is None:
     return table
   levels = ages.described(path.with_suffix('.json'), column).get('Levels')
   codes = ({str(code).lower(): _SEXES.get(_meaning(said).lower())
-            for code, said in levels.items()} if isinstance(levels, dict) else {})
+            for code, said in levels.items()} if isinstance(levels, dict) else {}) | dict(asked)
   texts = tables.categories(table[column])
   sexes = [codes.get(str(text).lower()) or _SEXES.get(str(text).lower(), raw)
            for text, raw in zip(texts, table[column])]
   if 'sex' in table and column != 'sex':
     return table
   return table.assign(**{column: sexes}).rename(columns={column: 'sex'})
+
+
+def sex_codes(text: str) -> dict[str, str]:
+  """The value of --sex-codes, `1=M,2=F`, as codes in small letters.
+
+  Raises:
+    UserError: it is of another form.
+  """
+  pairs = [pair.partition('=') for pair in text.split(',')]
+  codes = {code.strip().lower(): _SEXES.get(meaning.strip().lower()) for code, _, meaning in pairs}
+  if len(codes) < len(pairs) or '' in codes or None in codes.values():
+    raise UserError(f'--sex-codes {text!r}: write each code with M or F, as in 1=M,2=F')
+  return codes
 
 
 def _meaning(said: object) -> str:

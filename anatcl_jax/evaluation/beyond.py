@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas
 
+from anatcl_jax.cohorts.identifiers import natural_key
 from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation import estimators, metrics, statistics
 from anatcl_jax.evaluation.cohort import Cohort
@@ -160,7 +161,7 @@ def reliability(cohort: Cohort, representations: dict[str, np.ndarray]
   People seen in pretraining are left out. The ICC(2,1) of each feature is by representation, [F].
   """
   table = cohort.table[~cohort.seen]
-  table = table.sort_values('session', kind='stable')
+  table = table.sort_values('session', kind='stable', key=lambda own: own.map(natural_key))
   pairs = [rows[:2] for _, rows in table.groupby('participant_id').groups.items()
            if len(rows) >= 2]
   rows, icc = [], {}

@@ -17,6 +17,7 @@ import numpy as np
 
 from anatcl_jax import command_line, errors, outputs
 from anatcl_jax.cohorts import atlas as atlases
+from anatcl_jax.cohorts.identifiers import natural_key
 from anatcl_jax.errors import UserError
 
 if TYPE_CHECKING:   # what is heavy is imported where it is used: --help need not wait for it
@@ -123,7 +124,8 @@ def _scans(table: Morphometry, chosen: tuple[str, ...]
            ) -> list[tuple[tuple[str, str], np.ndarray]]:
   """Scans by participant and session with their values of the chosen measures [R, M]."""
   columns = [table.measures.index(name) for name in chosen]
-  return sorted(zip(table.scans, table.values[..., columns]), key=lambda scan: scan[0])
+  return sorted(zip(table.scans, table.values[..., columns]),
+                key=lambda scan: [natural_key(part) for part in scan[0]])
 
 
 def main(arguments: list[str], prog: str) -> None:

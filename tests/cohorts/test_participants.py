@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anatcl_jax.cohorts.participants import Reading, read_participants, read_people
+from anatcl_jax.cohorts.participants import Reading, read_participants, read_people, sex_codes
 from anatcl_jax.errors import UserError
 
 
@@ -93,6 +93,15 @@ def test_sex(tmp_path, column, cells, sidecar, expected):
   people = _people(tmp_path, f'participant_id\tage\t{column}\n01\t3\t{first}\n02\t4\t{second}\n',
                    sidecar)
   assert list(people.table['sex']) == expected.split()
+
+
+def test_codes_of_sex_by_option(tmp_path):
+  people = _people(tmp_path, 'participant_id\tage\tsex\n01\t3\t1\n02\t4\t2.0\n03\t5\tF\n',
+                   sex_codes=sex_codes('1=M, 2=female'))
+  assert list(people.table['sex']) == ['M', 'F', 'F']
+  for text in ('1', '1=M,1=F', '1=x', ''):
+    with pytest.raises(UserError, match='--sex-codes'):
+      sex_codes(text)
 
 
 @pytest.mark.parametrize('note', ['5" tall', '"he said', '"a"'])

@@ -125,3 +125,9 @@ def test_rows_that_no_scan_uses_stop_nothing(tmp_path):
   assert list(shards.open_shards(tmp_path / 'out').table['age']) == [40, 89]
   _, problems, _ = _read(volumes, participants)
   assert {name: one.missing for name, one in problems.items()} == {'sub-02': True, 'sub-03': False}
+
+
+def test_somebody_else_with_a_shorter_name_is_named(tmp_path):
+  volumes, participants = _lay_out(tmp_path, 'sub-con-01', people='participant_id\tage\ncon\t20\n')
+  why = _read(volumes, participants)[1]['sub-con-01'].why
+  assert 'sub-con is there' in why and '--id-pattern' in why
