@@ -56,5 +56,6 @@ def _where(error: BaseException, path: pathlib.Path) -> str:
   if isinstance(error, SyntaxError) and error.filename and pathlib.Path(error.filename).is_file():
     return f'{error.filename}, line {error.lineno or 1}'
   frames = [frame for frame in traceback.extract_tb(error.__traceback__)
-            if pathlib.Path(frame.filename).absolute().parent == path.absolute().parent]
+            for file in [pathlib.Path(frame.filename).absolute()]
+            if file.parent == path.absolute().parent and file.is_file()]   # not `<string>`
   return f'{frames[-1].filename}, line {frames[-1].lineno}' if frames else str(path)

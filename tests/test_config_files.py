@@ -136,7 +136,8 @@ def test_terms_that_lack_what_their_kernel_needs(attribute, kernel, lacking):
     ('TASK = ()\n', 'defines no TASKS'),
     ('TASKS = ()\nCOHORTS = {"mine": ("age",)}\n', "COHORTS has 'mine'"),
     ('import nowhere_beside\n', 'mine.py, line 1: ModuleNotFoundError')])
-def test_mistakes_in_a_file_of_tasks(text, message, tmp_path):
+def test_mistakes_in_a_file_of_tasks(text, message, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)    # where generated code, <string>, might seem to lie
   with pytest.raises(UserError, match=message) as told:
     tasks.read_tasks(written(tmp_path, text))
   assert '\n' not in str(told.value)
