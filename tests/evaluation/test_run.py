@@ -183,12 +183,14 @@ def test_labels_and_features_are_joined_by_identifier(cohort):
           == joined.table[['participant_id', 'session']].values).all() and len(rows['a']) == 150
   assert any('30 scans of SYNTHETIC have no features' in note for note in joined.notes)
   assert any('1 scans of a have no labels in SYNTHETIC' in note for note in joined.notes)
-  # A table of people without sessions serves all of theirs.
-  people = cohort_of({'age': np.arange(90.0)})
+  # A table of people without sessions serves all of theirs, but for the age.
+  people = cohort_of({'age': np.arange(90.0), 'iq': np.arange(90.0)})
   joined, rows = cohorts.join(people, {'a': features})
   assert len(joined.table) == 150
-  assert [f'sub-{int(age):04d}' for age in joined.table['age']] == joined.table[
+  assert [f'sub-{int(iq):04d}' for iq in joined.table['iq']] == joined.table[
       'participant_id'].tolist()
+  several = joined.table['participant_id'].duplicated(keep=False)
+  assert (joined.table['age'].isna() == several).all() and not several.all()
   with pytest.raises(UserError, match='stands there twice'):
     cohorts.join(cohort, {'a': pandas.concat([features, features])})
   with pytest.raises(UserError, match='no scan of SYNTHETIC'):
