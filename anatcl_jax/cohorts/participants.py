@@ -102,14 +102,21 @@ def complete(path: pathlib.Path, table: pandas.DataFrame, reading: Reading = AS_
 
 
 def _id_column(path: pathlib.Path, table: pandas.DataFrame, asked: str | None) -> str:
-  if asked is not None:
-    if not (column := id_columns.asked_column(table, asked)):
-      raise UserError(f'{path}: has no column {asked} (--id-column), only '
-                      f'{listed(list(table.columns), 12)}')
-    return column
+  """The column of identifiers; `asked` may be that of other tables, and a number only asks here."""
+  named = id_columns.asked_column(table, asked) if asked is not None else None
+  if named and not asked.isdigit():
+    return named
   if 'participant_id' in table:
     return 'participant_id'
-  return id_columns.find_id_column(path, table, list(table.columns))
+  try:
+    return id_columns.find_id_column(path, table, list(table.columns))
+  except UserError:
+    if named:
+      return named
+    if asked is None:
+      raise
+    raise UserError(f'{path}: has no column {asked} (--id-column), only '
+                    f'{listed(list(table.columns), 12)}') from None
 
 
 def _named(path: pathlib.Path, table: pandas.DataFrame, name: str, source: str) -> pandas.DataFrame:

@@ -37,6 +37,8 @@ def read_phenotypes(path: pathlib.Path, name: str = 'bids',
   table = tables.read_table(path)
   if not preset.columns:
     return participants.complete(path, table, reading)
+  if reading.age_column or reading.sex_codes:
+    raise UserError(f'--age-column and --sex-codes are of --phenotypes bids; {name} knows its own')
   table = table.mask(table.isin(preset.missing))
   for column in preset.columns:
     if column.required and not _source(table, column):

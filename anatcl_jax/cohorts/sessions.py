@@ -86,7 +86,11 @@ def _file(name: str, participants: pathlib.Path, scan: Scan) -> pathlib.Path | N
 
 def _read(path: pathlib.Path, name: str | None, reading: Reading) -> dict[str, People]:
   """Sessions by participant, of a file of one (`name`) or of all."""
+  if len(tables.read_text(path).splitlines()) < 2:
+    return {}
   table = tables.read_table(path)
+  if name is None and 'participant_id' not in table or not tables.session_column(table):
+    return {}
   if name is not None:
     table = table.drop(columns='participant_id', errors='ignore')
     table.insert(0, 'participant_id', name)

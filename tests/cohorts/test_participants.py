@@ -37,8 +37,11 @@ def test_a_row_number_is_nobody_and_a_column_can_be_named(tmp_path):
   with pytest.raises(UserError, match='--id-column'):
     _people(tmp_path, text)
   assert _ages(_people(tmp_path, text, id_column='who')) == {'sub-10': 30, 'sub-11': 40}
+  assert _ages(_people(tmp_path, text, id_column='2')) == {'sub-10': 30, 'sub-11': 40}
   with pytest.raises(UserError, match='has no column whom'):
     _people(tmp_path, text, id_column='whom')
+  # The option may be of another table: what is certain here stays.
+  assert _ages(_people(tmp_path, 'age\tparticipant_id\n30\t01\n', id_column='1')) == {'sub-01': 30}
 
 
 @pytest.mark.parametrize('name', ['session', 'Session', 'session_id', 'SES', 'visit', 'Timepoint'])

@@ -74,6 +74,15 @@ def test_a_table_of_all_sessions_and_its_unit(tmp_path):
   assert _read(volumes, participants)[0] == {'sub-01_ses-1': 1.5, 'sub-01_ses-2': 2}
 
 
+@pytest.mark.parametrize('text', ['', 'session_id\tage\n', 'session_id\tbp\nses-1\t120\n',
+                                  'note\tage\nx\t20\n'])
+def test_files_of_sessions_that_tell_no_ages_change_nothing(tmp_path, text):
+  volumes, participants = _lay_out(tmp_path, 'sub-01_ses-1')
+  _sessions(tmp_path, text)
+  (tmp_path / 'sessions.tsv').write_text(text)
+  assert _read(volumes, participants)[0] == {'sub-01_ses-1': 70.1}
+
+
 def test_what_the_sessions_do_not_say_is_a_problem(tmp_path):
   volumes, participants = _lay_out(tmp_path, 'sub-01_ses-1', 'sub-01_ses-2', 'sub-01_ses-3')
   _sessions(tmp_path, 'session_id\tage\nses-1\t70.1\nses-2\t89+\n')
