@@ -37,12 +37,13 @@ def make_mesh(batch_size: int) -> jax.sharding.Mesh:
 
 
 def map_over_devices(function: Callable[..., Any], mesh: jax.sharding.Mesh, mapper: str = 'jit',
-                     donate_state: bool = False, resident: bool = False) -> Callable[..., Any]:
+                     donate_state: bool = False, resident: bool = False,
+                     compiler_options: dict[str, Any] | None = None) -> Callable[..., Any]:
   """Compiles a per-device function(state, batch) for a replicated state and a sharded batch.
 
   `function` runs on every device with its share of the batch's rows, may use collectives over
   AXIS, and returns values that are the same on every device. Where `resident`, it takes a third
-  argument: arrays that stay on every device, whole.
+  argument: arrays that stay on every device, whole. `compiler_options` are XLA's; pmap takes none.
 
   Raises:
     UserError: no such mapper.
@@ -60,7 +61,8 @@ def map_over_devices(function: Callable[..., Any], mesh: jax.sharding.Mesh, mapp
   in_specs = (PartitionSpec(), PartitionSpec(AXIS)) + (PartitionSpec(),) * resident
   mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=PartitionSpec(),
                          check_vma=False)
-  return jax.jit(mapped, donate_argnums=0 if donate_state else ())
+  return jax.jit(mapped, donate_argnums=0 if donate_state else (),
+                 compiler_options=compiler_options or None)
 
 
 def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:

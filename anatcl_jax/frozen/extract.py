@@ -20,6 +20,7 @@ from anatcl_jax.data.arrange import Arrangement
 from anatcl_jax.data.shards import ShardSet
 from anatcl_jax.devices import parallel
 from anatcl_jax.errors import check_name
+from anatcl_jax.models.convolution import compiler_options
 from anatcl_jax.progress import progress_bar
 from anatcl_jax.weights.load import Weights, encoder_options
 
@@ -55,7 +56,8 @@ def frozen(weights: Weights, *, precision: str = 'float32', mesh: jax.sharding.M
       rows = encoder.apply(variables, volumes[..., None], False)
     return jax.lax.all_gather(rows, parallel.AXIS, tiled=True)
 
-  compiled = parallel.map_over_devices(rows_of_a_device, mesh)
+  compiled = parallel.map_over_devices(rows_of_a_device, mesh,
+                                       compiler_options=compiler_options(precision))
   variables = parallel.replicate(weights.variables, mesh)
   devices = len(mesh.local_devices)
 

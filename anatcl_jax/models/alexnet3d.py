@@ -15,8 +15,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from anatcl_jax.models.convolution import Conv3d, he_normal_fan_in, max_pool3d
+from anatcl_jax.models.convolution import Conv3d, he_normal_fan_in
 from anatcl_jax.models.normalization import BatchNorm
+from anatcl_jax.models.pooling import max_pool3d
 from anatcl_jax.models.sizes import check_size
 
 _CHANNELS = (1, 2, 3, 3, 2)      # of each convolution, in multiples of the width
@@ -48,11 +49,11 @@ class AlexNet3D(nn.Module):
     layers = (first, (3, 1, 0), *[(3, 1, 1)] * 3)
 
     def block(self, x, index):
-      x = Conv3d(_CHANNELS[index] * self.width, *layers[index], he_normal_fan_in, self.dtype,
-                 name=f'conv{index + 1}')(x)
-      norm = BatchNorm(dtype=self.dtype, axis_name=self.axis_name, repeats=self.repeats,
+      conv = Conv3d(_CHANNELS[index] * self.width, *layers[index], he_normal_fan_in, self.dtype,
+                    name=f'conv{index + 1}')
+      norm = BatchNorm(dtype=self.dtype, axis_name=self.axis_name, repeats=self.repeats, relu=True,
                        name=f'bn{index + 1}')
-      x = nn.relu(norm(x, train))
+      x = norm(x, train, conv)
       pool = index == 1 or (index == 0 and not small)
       return max_pool3d(x, window=3, stride=3, padding=0) if pool else x
 

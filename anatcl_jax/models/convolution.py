@@ -1,4 +1,4 @@
-"""The 3-D convolution and pooling of every encoder: the one place that decides how they compute.
+"""The 3-D convolution of every encoder: the one place that decides how it is computed.
 
 Decided where a program is lowered, by the platform it is lowered for: the same code and parameters
 run XLA's own convolutions on GPU and TPU, with a stem that moves space to channels, and the matrix
@@ -98,7 +98,6 @@ def cpu_path(x: tuple[int, ...], kernel: tuple[int, ...], stride: int, padding: 
 
 
 _SMALL = 2**20        # products of one volume
-_SMALL_POOL = 2**20   # values of one volume
 
 
 def _stem_gradients(x, kernel, g, stride):
@@ -132,6 +131,27 @@ def _in_float32(function):
 # ---- GPU, TPU, and whatever is small -------------------------------------------------------------
 
 
+def compiler_options(precision: str) -> dict[str, bool]:
+  """What XLA is told of programs with convolutions, on the default backend.
+
+  On GPUs it keeps channels first in 3-D convolutions, and cuDNN turns every tensor around before
+  and after its bfloat16 kernels: a fifth of a training step (docs/accelerators.md).
+  """
+  wanted = {'xla_gpu_force_conv_nhwc': True}
+  return wanted if (jax.default_backend(), precision) == ('gpu', 'bfloat16') and _known(
+      *wanted) else {}
+
+
+@functools.cache
+def _known(*options: str) -> bool:
+  """Whether this XLA has such options: their names are no part of what it promises."""
+  try:
+    jax.jit(lambda: 0, compiler_options=dict.fromkeys(options, True)).lower().compile()
+  except Exception:
+    return False
+  return True
+
+
 def _xla(x, kernel, stride, padding):
   if stride == 2 and kernel.shape[3] <= 4 and kernel.shape[0] > 3:
     return space_to_depth_conv(x, kernel, padding)
@@ -144,64 +164,30 @@ def _xla_conv(x, kernel, stride, padding):
 
 
 def space_to_depth_conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-  """Convolution with stride 2 as one with stride 1 over cubes of 2^3 voxels, which are channels.
+  """Convolution with stride 2 of few channels as a 2-D one with stride 1 of many.
 
-  Matrix units want many channels; a stem has one.
+  Matrix units want many channels, and a stem has one: cubes of 2^3 voxels become channels, and so
+  do the taps along X.
   """
   size, channels, features = kernel.shape[0], *kernel.shape[-2:]
   counts = [(n + 2 * padding - size) // 2 + 1 for n in x.shape[1:4]]
-  cubes = (size + 1) // 2
-  kernel = jnp.pad(kernel, ((0, 2 * cubes - size),) * 3 + ((0, 0),) * 2)
+  taps = (size + 1) // 2
+  kernel = jnp.pad(kernel, ((0, 2 * taps - size),) * 3 + ((0, 0),) * 2)
   x = lax.pad(x, jnp.zeros((), x.dtype),
-              [(0, 0, 0), *((padding, 2 * (count + cubes - 1) - n - padding, 0)
-                            for n, count in zip(x.shape[1:4], counts)), (0, 0, 0)])
+              [(0, 0, 0), *((padding, 2 * (count + taps - 1) - n - padding, 0)
+                            for n, count in zip(x.shape[1:4], counts, strict=True)), (0, 0, 0)])
   split = [part for n in x.shape[1:4] for part in (n // 2, 2)]
   x = x.reshape(x.shape[0], *split, channels).transpose(0, 1, 3, 5, 2, 4, 6, 7)
   x = x.reshape(*x.shape[:4], 8 * channels)
-  kernel = kernel.reshape(cubes, 2, cubes, 2, cubes, 2, channels, features)
-  kernel = kernel.transpose(0, 2, 4, 1, 3, 5, 6, 7).reshape(*(cubes,) * 3, -1, features)
-  return _xla_conv(x, kernel, 1, 'VALID')
+  x = jnp.concatenate([x[:, tap:tap + counts[0]] for tap in range(taps)], -1)
+  kernel = kernel.reshape(taps, 2, taps, 2, taps, 2, channels, features)
+  kernel = kernel.transpose(2, 4, 0, 1, 3, 5, 6, 7).reshape(taps, taps, -1, features)
+  y = lax.conv_general_dilated(x.reshape(-1, *x.shape[2:]), kernel, (1, 1), 'VALID',
+                               dimension_numbers=('NYZC', 'YZIO', 'NYZC'))
+  return y.reshape(-1, *counts, features)
 
 
-# ---- Pooling and the layer -----------------------------------------------------------------------
-
-
-def max_pool3d(x: jax.Array, window: int = 3, stride: int = 2, padding: int = 1) -> jax.Array:
-  """Maximum over cubes of x[N, X, Y, Z, C]; what lies in the padding is never the maximum.
-
-  Of equal values the first one has the gradient.
-  """
-  if (window, stride, padding) == (3, 2, 1) and math.prod(x.shape[1:]) >= _SMALL_POOL:
-    return _max_pool(x)
-  return _xla_max_pool(x, window, stride, padding)
-
-
-def _xla_max_pool(x, window=3, stride=2, padding=1):
-  return nn.max_pool(x, (window,) * 3, (stride,) * 3, ((padding, padding),) * 3)
-
-
-@jax.custom_vjp
-def _max_pool(x):
-  return _xla_max_pool(x)
-
-
-def _max_pool_forward(x):
-  def own(x):
-    y = _xla_max_pool(x)
-    return y, jnp.zeros(y.shape, jnp.int8)
-
-  y, which = lax.platform_dependent(x, cpu=convolution_cpu.max_pool, default=own)
-  return y, (x, which)
-
-
-def _max_pool_gradient(saved, g):
-  x, which = saved
-  return lax.platform_dependent(
-      x, which, g, default=lambda x, which, g: jax.vjp(_xla_max_pool, x)[1](g)[0],
-      cpu=lambda x, which, g: convolution_cpu.max_pool_gradient(which, x.shape, g)),
-
-
-_max_pool.defvjp(_max_pool_forward, _max_pool_gradient)
+# ---- The layer -----------------------------------------------------------------------------------
 
 
 class Conv3d(nn.Module):
@@ -220,9 +206,11 @@ class Conv3d(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: jax.Array, gain: jax.Array | None = None) -> jax.Array:
+    """The convolution; with gain[F], its features times that."""
     shape = (self.kernel_size,) * 3 + (x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
+    kernel = kernel if gain is None else kernel * gain
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     padding = self.kernel_size // 2 if self.padding is None else self.padding
     return conv3d(x, kernel, self.stride, padding)

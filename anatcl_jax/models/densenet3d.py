@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from anatcl_jax.errors import UserError
-from anatcl_jax.models.convolution import Conv3d, he_normal_fan_in, max_pool3d
+from anatcl_jax.models.convolution import Conv3d, he_normal_fan_in
 from anatcl_jax.models.normalization import BatchNorm
 from anatcl_jax.models.sizes import check_size
 
@@ -51,20 +51,17 @@ class DenseNet3D(nn.Module):
                self.small_input)
     conv = functools.partial(Conv3d, kernel_init=he_normal_fan_in, dtype=self.dtype)
     norm = functools.partial(BatchNorm, dtype=self.dtype, axis_name=self.axis_name,
-                             repeats=self.repeats)
-
-    def norm_relu(x: jax.Array, name: str) -> jax.Array:
-      return nn.relu(norm(name=name)(x, train))
-
+                             repeats=self.repeats, relu=True)
     small = self.small_input
-    x = conv(self.width, 3 if small else 7, 1 if small else 2, name='conv0')(x)
-    x = norm_relu(x, 'norm0')
-    x = x if small else max_pool3d(x)
+    stem = conv(self.width, 3 if small else 7, 1 if small else 2, name='conv0')
+    x = norm(pool=not small, name='norm0')(x, train, stem)
     growth = self.width // 2
 
     def dense_layer(self, x, name):
-      y = conv(_BOTTLENECK * growth, 1, name=f'{name}_conv1')(norm_relu(x, f'{name}_norm1'))
-      return conv(growth, 3, name=f'{name}_conv2')(norm_relu(y, f'{name}_norm2'))
+      y = norm(name=f'{name}_norm1')(x, train)
+      narrow = conv(_BOTTLENECK * growth, 1, name=f'{name}_conv1')
+      y = norm(name=f'{name}_norm2')(y, train, narrow)
+      return conv(growth, 3, name=f'{name}_conv2')(y)
 
     if self.remat == 'blocks':
       dense_layer = nn.remat(dense_layer, static_argnums=(2,))   # the name, after self and x
@@ -73,7 +70,7 @@ class DenseNet3D(nn.Module):
         new = dense_layer(self, x, f'denseblock{block}_denselayer{layer}')
         x = jnp.concatenate([x, new], -1)
       if block < len(self.block_sizes):
-        x = norm_relu(x, f'transition{block}_norm')
+        x = norm(name=f'transition{block}_norm')(x, train)
         x = conv(x.shape[-1] // 2, 1, name=f'transition{block}_conv')(x)
         x = nn.avg_pool(x, (2, 2, 2), (2, 2, 2))
-    return norm_relu(x, 'norm5').mean((1, 2, 3), dtype=jnp.float32)
+    return norm(name='norm5')(x, train).mean((1, 2, 3), dtype=jnp.float32)

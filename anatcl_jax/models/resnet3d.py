@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from anatcl_jax.models.convolution import Conv3d, max_pool3d
+from anatcl_jax.models.convolution import Conv3d
 from anatcl_jax.models.normalization import BatchNorm
 
 
@@ -22,8 +22,8 @@ def _shortcut(block: nn.Module, x: jax.Array, channels: int, train: bool) -> jax
   """The input of a block, projected where the block changes its size or number of channels."""
   if block.stride == 1 and x.shape[-1] == channels:
     return x
-  x = block.conv(channels, 1, block.stride, name='downsample_conv')(x)
-  return block.norm(name='downsample_bn')(x, train)
+  conv = block.conv(channels, 1, block.stride, name='downsample_conv')
+  return block.norm(name='downsample_bn')(x, train, conv)
 
 
 class BasicBlock(nn.Module):
@@ -36,10 +36,9 @@ class BasicBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    y = self.conv(self.width, 3, self.stride, name='conv1')(x)
-    y = nn.relu(self.norm(name='bn1')(y, train))
-    y = self.conv(self.width, 3, name='conv2')(y)
-    y = self.norm(name='bn2')(y, train)
+    conv, norm = self.conv, self.norm
+    y = norm(relu=True, name='bn1')(x, train, conv(self.width, 3, self.stride, name='conv1'))
+    y = norm(name='bn2')(y, train, conv(self.width, 3, name='conv2'))
     return nn.relu(y + _shortcut(self, x, self.width, train))
 
 
@@ -53,13 +52,10 @@ class Bottleneck(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    channels = 4 * self.width
-    y = self.conv(self.width, 1, name='conv1')(x)
-    y = nn.relu(self.norm(name='bn1')(y, train))
-    y = self.conv(self.width, 3, self.stride, name='conv2')(y)
-    y = nn.relu(self.norm(name='bn2')(y, train))
-    y = self.conv(channels, 1, name='conv3')(y)
-    y = self.norm(name='bn3')(y, train)
+    conv, norm, channels = self.conv, self.norm, 4 * self.width
+    y = norm(relu=True, name='bn1')(x, train, conv(self.width, 1, name='conv1'))
+    y = norm(relu=True, name='bn2')(y, train, conv(self.width, 3, self.stride, name='conv2'))
+    y = norm(name='bn3')(y, train, conv(channels, 1, name='conv3'))
     return nn.relu(y + _shortcut(self, x, channels, train))
 
 
@@ -93,8 +89,8 @@ class ResNet3D(nn.Module):
     kernel, stride = (3, 1) if self.small_input else (self.stem_kernel, 2)
 
     def stem(self, x, train):
-      x = nn.relu(norm(name='bn1')(conv(self.width, kernel, stride, name='conv1')(x), train))
-      return x if self.small_input else max_pool3d(x)
+      return norm(relu=True, pool=not self.small_input, name='bn1')(
+          x, train, conv(self.width, kernel, stride, name='conv1'))
 
     block = self.block
     if self.remat == 'blocks':   # argument 2, after self and x, is `train`

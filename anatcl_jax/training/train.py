@@ -18,6 +18,7 @@ from anatcl_jax.data import attributes, augment, cache, damage, pipeline
 from anatcl_jax.data.feed import Feed
 from anatcl_jax.devices import parallel, processes, signals
 from anatcl_jax.errors import UserError
+from anatcl_jax.models import convolution
 from anatcl_jax.training import curves, online_probe, opening, optim, step, training_features, watch
 from anatcl_jax.training.checkpoint import restore
 from anatcl_jax.training.checks import check_values
@@ -147,7 +148,8 @@ def compile_program(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh,
 
   def compiled(function, donate_state=False):
     return parallel.map_over_devices(step.from_cohort(function) if resident else function, mesh,
-                                     config.mapper, donate_state, resident)
+                                     config.mapper, donate_state, resident,
+                                     convolution.compiler_options(config.precision))
 
   return Program(
       functools.partial(step.init_state, encoder, head, optimizer),

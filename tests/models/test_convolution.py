@@ -1,4 +1,4 @@
-"""Every way to compute a convolution or a pooling, against XLA's own in float64."""
+"""Every way to compute a convolution, against XLA's own in float64."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from anatcl_jax.models import convolution, convolution_cpu
-from anatcl_jax.models.convolution import conv3d, cpu_path, max_pool3d
+from anatcl_jax.models import convolution, convolution_cpu, pooling
+from anatcl_jax.models.convolution import conv3d, cpu_path
+from anatcl_jax.models.pooling import max_pool3d
 
 GRIDS = [(1, 5, 8), (6, 4, 9)]   # odd and even, shorter than a kernel, tiles of 4 left over
 
@@ -21,7 +22,7 @@ GRIDS = [(1, 5, 8), (6, 4, 9)]   # odd and even, shorter than a kernel, tiles of
 def any_size(monkeypatch):
   """The CPU's own paths, however small the volume."""
   monkeypatch.setattr(convolution, '_SMALL', 0)
-  monkeypatch.setattr(convolution, '_SMALL_POOL', 0)
+  monkeypatch.setattr(pooling, '_SMALL', 0)
 
 
 def expected_conv(x, kernel, stride):
@@ -71,27 +72,6 @@ def test_stem_from_space_to_depth(size, channels, grid):
     x, kernel = normal(2, *grid, channels), normal(size, size, size, channels, 5)
     assert_close(convolution.space_to_depth_conv(x, kernel, size // 2),
                  expected_conv(x, kernel, 2))
-
-
-@pytest.mark.parametrize('grid', GRIDS)
-def test_max_pool_and_its_gradient_go_to_the_first_maximum(grid, any_size):
-  # Three values make ties in nearly every window; a constant background makes all of them.
-  x = np.random.default_rng(0).integers(-2, 1, (2, *grid, 3)).astype(np.float32)
-  x[1] = -1
-  g = np.random.default_rng(1).normal(size=expected_pool(x).shape).astype(np.float32)
-  actual = jax.jit(functools.partial(with_gradients, max_pool3d))((x,), g)
-  result, (gradient,) = with_gradients(expected_pool, (x,), g)
-  assert_close(actual, (result, (gradient,)), 1e-6)
-  # By hand: the first voxel of a window in the order of the axes.
-  first = np.zeros_like(x[1])
-  for output in np.ndindex(g.shape[1:4]):
-    first[tuple(max(2 * o - 1, 0) for o in output)] += g[1][output]
-  np.testing.assert_allclose(actual[1][0][1], first, rtol=1e-5, atol=1e-6)
-
-
-def test_max_pool_without_gradient_is_the_same(any_size):
-  x = normal(1, 5, 6, 7, 2).astype(np.float32)
-  np.testing.assert_array_equal(jax.jit(max_pool3d)(x), expected_pool(x))
 
 
 def test_the_rule_for_the_published_encoder():
