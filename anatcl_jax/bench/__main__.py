@@ -1,6 +1,7 @@
 """Speed on the machine at hand: of a config, or of a part by its name.
 
   python -m anatcl_jax.bench --config=configs/pretrain.py    encoder, step, loss, input pipeline
+  python -m anatcl_jax.bench accelerator --config=configs/pretrain.py
   python -m anatcl_jax.bench loop --config=configs/pretrain.py:demo
   python -m anatcl_jax.bench loss
   python -m anatcl_jax.bench prepare
@@ -12,6 +13,7 @@ from anatcl_jax import command_line
 from anatcl_jax.bench import training
 
 COMMANDS = {
+    'accelerator': ('anatcl_jax.bench.accelerator', 'encoder, step and loop on a GPU or TPU'),
     'loop': ('anatcl_jax.bench.loop', 'what the host adds to a step of a config'),
     'loss': ('anatcl_jax.bench.loss', 'time and memory of the losses up to 8,192 subjects'),
     'prepare': ('anatcl_jax.bench.prepare', 'volumes a second of prepare, and of reading shards'),

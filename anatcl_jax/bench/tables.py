@@ -23,7 +23,8 @@ def _size(shape: tuple[int, ...]) -> str:
   return 'x'.join(map(str, shape))
 
 
-def _markdown(header: str, rows: list[str]) -> list[str]:
+def markdown(header: str, rows: list[str]) -> list[str]:
+  """Lines of a table."""
   return [header, '|---' * (header.count('|') - 1) + '|', *rows]
 
 
@@ -40,7 +41,7 @@ def step(r: dict[str, Any], config: ml_collections.ConfigDict) -> list[str]:
           'device(s); a product of matrices reaches '
           f'{r["product_flops_per_s"] / 1e9:,.0f} GFLOP/s; peak memory {r["peak_mb"]:,.0f} MB; '
           f'XLA counts {r["xla_forward_flops"] / 1e9:.4g} GFLOP forward', '',
-          *_markdown('| | time | volumes/s | GFLOP | share of the product\'s rate |', rows)]
+          *markdown('| | time | volumes/s | GFLOP | share of the product\'s rate |', rows)]
 
 
 def inputs(results: Results, of_step: dict[str, Any]) -> list[str]:
@@ -55,7 +56,7 @@ def inputs(results: Results, of_step: dict[str, Any]) -> list[str]:
   return ['SYNTHETIC maps; the reference is a row of a memory-mapped matrix, '
           'nilearn.masking.unmask and the predecessor\'s transpose and reshape, in one thread. '
           f'End to end, from shards to updated parameters: {rates} subjects/s.', '',
-          *_markdown('| stored as | pipeline | the step takes | ratio | reference | ratio |', rows)]
+          *markdown('| stored as | pipeline | the step takes | ratio | reference | ratio |', rows)]
 
 
 def against_torch(results: Results, config: ml_collections.ConfigDict, shape: tuple[int, ...]
@@ -69,7 +70,7 @@ def against_torch(results: Results, config: ml_collections.ConfigDict, shape: tu
   import torch
   return [f'{cpu()}; {config.encoder}, {_size(shape)}, float32; torch '
           f'{torch.__version__}; {results[0]["rounds"]} pairs in turn', '',
-          *_markdown('| | batch | PyTorch | ours | ours / PyTorch, pair by pair |', rows)]
+          *markdown('| | batch | PyTorch | ours | ours / PyTorch, pair by pair |', rows)]
 
 
 def layers(counted: list[counts.Layer]) -> list[str]:
@@ -79,7 +80,7 @@ def layers(counted: list[counts.Layer]) -> list[str]:
   total = sum(layer.flops for layer in counted)
   rows.append(f'| all, forward | | {total / 1e9:.3g} |')
   rows.append(f'| all, step | | {counts.train_flops(counted) / 1e9:.3g} |')
-  return _markdown('| convolution | outputs | GFLOP a volume |', rows)
+  return markdown('| convolution | outputs | GFLOP a volume |', rows)
 
 
 def estimates(counted: list[counts.Layer], batch: int) -> list[str]:
@@ -89,7 +90,7 @@ def estimates(counted: list[counts.Layer], batch: int) -> list[str]:
           for a in counts.ACCELERATORS]
   return [f'**Estimates, not measurements**: a bfloat16 step of {batch} subjects encoded once, '
           'from counted operations and bytes at published peaks. A real step is slower.', '',
-          *_markdown('| chip | peaks | step at least |', rows)]
+          *markdown('| chip | peaks | step at least |', rows)]
 
 
 def _value(r: dict[str, Any]) -> str:
@@ -102,7 +103,7 @@ def scaling(results: Results, config: ml_collections.ConfigDict) -> list[str]:
           f'{r["step_s"]:.2f} s | {r["subjects_per_s"]:.2f} | {r["peak_mb"]:,.0f} MB |'
           for r in results]
   return [f'{_machine(config)}; devices are simulated and share the cores', '',
-          *_markdown('| by | batch | volume | devices | step | subjects/s | peak memory |', rows)]
+          *markdown('| by | batch | volume | devices | step | subjects/s | peak memory |', rows)]
 
 
 def draw_scaling(results: Results, path: pathlib.Path, config: ml_collections.ConfigDict) -> None:
