@@ -15,15 +15,8 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.3'
   atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
 
-# Compiling takes most of the tests' time: without LLVM's later passes it takes half. The numbers of
-# small volumes are there as soon.
-os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0 '
-                                   '--xla_llvm_disable_expensive_passes=true')
-
 import jax  # noqa: E402
 import pytest  # noqa: E402
-
-jax.config.update('jax_num_cpu_devices', 8)
 
 from anatcl_jax import models  # noqa: E402
 from anatcl_jax.cohorts import bids  # noqa: E402
@@ -32,6 +25,21 @@ from anatcl_jax.data.make_shards import make_phantom_shards, make_shards  # noqa
 from tests import small_run  # noqa: E402
 from tests.cohorts import layouts  # noqa: E402
 from tests.worker import Runner  # noqa: E402
+
+
+def pytest_configure(config):
+  """Before anything is computed: eight simulated devices; the true ones for `-m accelerator`."""
+  if 'accelerator' in config.option.markexpr.replace('not accelerator', ''):
+    os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'   # tests' workers may share a device
+    return
+  # Compiling takes most of the tests' time: without LLVM's later passes it takes half. The numbers
+  # of small volumes are there as soon.
+  os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0 '
+                                     '--xla_llvm_disable_expensive_passes=true')
+  os.environ['JAX_PLATFORMS'] = 'cpu'                       # of commands that tests start
+  jax.config.update('jax_platforms', 'cpu')
+  jax.config.update('jax_num_cpu_devices', 8)
+
 
 AOMIC = pathlib.Path(__file__).parents[2] / 'shared' / 'data' / 'aomic-piop2'
 
