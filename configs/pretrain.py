@@ -61,6 +61,8 @@ def get_config(arguments=None):
   config.small_input = False           # True: 3^3 stem without early pooling, for coarse grids
   config.head = 'mlp'                  # 512-512-128 on ResNet-18; or linear, none
   config.feature_dim = 128             # of the head's output, from 1
+  config.init = ''                     # weights to begin with: a run (also @best, @STEP), a folder
+                                       # of convert, a .pth; '': drawn by seed
   config.precision = 'bfloat16'        # of compute, or float32; parameters, statistics and loss are
                                        # float32
   config.remat = 'none'                # or blocks: less memory, more time, the same numbers

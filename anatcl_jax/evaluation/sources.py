@@ -165,8 +165,16 @@ def _mark(cohort: Cohort, runs: dict[pathlib.Path, dict[str, Any]],
     if run is None:
       raise UserError(f'config.trained_on: {path} is no workdir of anatcl_jax.main (config.json)')
     runs = runs | {path: run}
-  for path, run in runs.items():
+  pending = list(runs.items())
+  for path, run in pending:   # and whom the runs saw whose weights they began with
     cohort = cohorts.mark_seen(cohort, run, path)
+    if begun := run.get('init'):
+      before = cohorts.read_run(pathlib.Path(begun))
+      if before is None:
+        cohort = cohort.noted(f'{path} began with the weights of {begun}: whether those saw these '
+                              'people in training is not known')
+      elif begun not in map(str, dict(pending)):
+        pending.append((pathlib.Path(begun), before))
   if unknown and not trained_on:
     cohort = cohort.noted(f'whether {listed(unknown)} saw these people in training is not known '
                           'here; if so, name the workdir with --config.trained_on')

@@ -18,6 +18,8 @@ from anatcl_jax.data import attributes, cache, damage, make_shards, pipeline, sh
 from anatcl_jax.devices import processes
 from anatcl_jax.errors import UserError
 from anatcl_jax.training import step
+from anatcl_jax.weights.load import Weights, load_weights
+from anatcl_jax.weights.load import encoder_options as card_options
 
 
 @contextlib.contextmanager
@@ -70,6 +72,46 @@ def without_damaged(data: shards.ShardSet, train_records: np.ndarray,
     raise UserError(f'{left} of {len(train_records)} scans to train on in {config.data_dir} are '
                     f'whole, fewer than batch_size {config.batch_size}; prepare the set again')
   return data
+
+
+def initial_weights(config: ml_collections.ConfigDict) -> Weights | None:
+  """The weights that config.init names, None where it names none.
+
+  Raises:
+    UserError: there are none, or they are of another encoder than the run's.
+  """
+  if not config.init:
+    return None
+  weights = load_weights(config.init)
+  if weights.encoder != config.encoder:
+    raise UserError(f'init {config.init} is a {weights.encoder}, config.encoder {config.encoder}; '
+                    'they must be the same')
+  ours, theirs = ({'width': None, 'small_input': None} | options for options in (
+      card_options({'width': config.encoder_width, 'small_input': config.small_input}),
+      card_options(weights.card)))
+  if ours != theirs:
+    raise UserError(f'init {config.init} has encoder_width {theirs["width"] or 0}, small_input '
+                    f'{bool(theirs["small_input"])}, this run {ours["width"] or 0} and '
+                    f'{bool(ours["small_input"])}; they must be the same')
+  return weights
+
+
+def begun(state: step.TrainState, weights: Weights, source: str) -> step.TrainState:
+  """A fresh state with the parameters and BatchNorm's statistics of some weights.
+
+  The head's too, where they have one of the same layers and sizes. It is told with their `source`.
+  """
+  head = weights.head and weights.head['params']
+  if fits := jax.tree.map(np.shape, state.params['head']) == jax.tree.map(np.shape, head):
+    params = {'encoder': weights.variables['params'], 'head': head}
+  else:
+    params = state.params | {'encoder': weights.variables['params']}
+  if processes.is_first():
+    print(f'init: encoder{" and head" if fits else ""} of {source}'
+          + ('' if fits or not state.params['head'] else '; the head is drawn by seed'),
+          file=sys.stderr)
+  return jax.device_get(state).replace(params=jax.device_get(params),
+                                       batch_stats=weights.variables['batch_stats'])
 
 
 def described(config: ml_collections.ConfigDict, data: shards.ShardSet) -> dict:

@@ -23,7 +23,7 @@ from anatcl_jax.training import curves, online_probe, opening, optim, step, trai
 from anatcl_jax.training.checkpoint import restore
 from anatcl_jax.training.checks import check_values
 from anatcl_jax.training.heldout import Heldout
-from anatcl_jax.weights import ranges
+from anatcl_jax.weights import ranges, stored
 from anatcl_jax.weights.run_config import check_config
 
 
@@ -67,15 +67,18 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   program = (make_program or compile_program)(config, mesh, steps_per_epoch, kept == 'device')
   data = opening.without_damaged(data, train_records, config, workdir)
   heldout_records = data.whole(heldout_records)
+  begin = opening.initial_weights(config) if not stored.steps(workdir) else None
   check_config(workdir, opening.described(config, data))
 
   with damage.forgotten_on_damage(workdir), signals.StopSignal() as stop:
-    # ---- State: fresh, or from the newest whole checkpoint --------------------------------------
+    # ---- State: fresh, of given weights, or of the newest whole checkpoint ----------------------
     statistics = attributes.fit_attributes(raw_attributes, train_records, config.loss.terms)
     state = program.init(jax.random.key(config.seed), data.volume_shape(crop))
     state = fresh = parallel.replicate(state, mesh)
     if saved := restore(workdir, state):
       state, statistics = parallel.replicate(saved[0], mesh), saved[1]
+    elif begin:
+      state = parallel.replicate(opening.begun(state, begin, config.init), mesh)
     reader = pipeline.Reader(
         data, attributes.normalize_attributes(raw_attributes, statistics, config.loss.terms), crop,
         cache.make_cache(data, crop) if kept == 'memory' else None)

@@ -150,6 +150,7 @@ def _of_workdir(workdir: pathlib.Path, which: str, source: str) -> Weights:
     notes.append('The run did not note the grid of its shards.')
   if config.get('init'):
     notes.append(f'Training began from the weights of {config["init"]}.')
+    card['init'] = config['init']
   card = {'encoder': encoder, 'head': None if head == 'none' else head, **card,
           'crop': crop and list(crop), 'axes': AXES, 'step': step, 'source': source,
           'made_by': f'anatcl_jax {__version__}', 'notes': notes}

@@ -22,8 +22,8 @@ HARMLESS = {'epochs', 'log_every_steps', 'checkpoint_every_epochs', 'keep_checkp
 
 _TYPES = {'encoder': str, 'head': str, 'crop': str, 'precision': str, 'data_dir': str, 'fold': int,
           'num_folds': int, 'seed': int, 'epochs': int, 'encoder_width': int, 'small_input': bool,
-          'keep_best_metric': str, 'keep_best_mode': str, 'data_identity': str, 'loss': dict,
-          'data': dict}
+          'keep_best_metric': str, 'keep_best_mode': str, 'data_identity': str, 'init': str,
+          'loss': dict, 'data': dict}
 
 
 def check_config(workdir: pathlib.Path, config: dict[str, Any]) -> None:
@@ -34,7 +34,7 @@ def check_config(workdir: pathlib.Path, config: dict[str, Any]) -> None:
   """
   path = workdir / 'config.json'
   if path.is_file() and stored.steps(workdir):
-    old, new = flat(read_config(workdir)), flat(json.loads(json.dumps(config)))
+    old, new = {'init': ''} | flat(read_config(workdir)), flat(json.loads(json.dumps(config)))
     changed = [f'{key} {old.get(key)!r} -> {new.get(key)!r}' for key in sorted({*old, *new})
                if old.get(key) != new.get(key) and key.split('.')[0] not in HARMLESS]
     if changed:
