@@ -29,6 +29,10 @@ def alone(workdir: pathlib.Path) -> Iterator[None]:
   Raises:
     UserError: another run works in it, or it can't be written.
   """
+  try:
+    str(workdir).encode()
+  except UnicodeEncodeError:
+    raise UserError(f'{str(workdir)!a}: this name is not UTF-8; choose another --workdir') from None
   with contextlib.ExitStack() as stack:
     refused = None
     if processes.is_first():

@@ -41,6 +41,8 @@ def test_a_workdir_of_another_run_is_refused(tmp_path):
       with opening.alone(tmp_path / 'run'):
         pass
   assert not (tmp_path / 'run').exists()
+  with pytest.raises(UserError, match='not UTF-8'), opening.alone(tmp_path / 'a\udcff'):
+    pass
 
 
 @pytest.mark.parametrize('damaged', [
