@@ -75,13 +75,21 @@ def _rows(text: str, separator: str) -> list[list[str]]:
 
   In a table of BIDS a quote is a letter: 5" in a cell may swallow the cells and rows after it.
   """
-  rows = [row for row in csv.reader(io.StringIO(text), delimiter=separator) if any(row)]
-  swallows = any('\n' in cell for row in rows for cell in row) or len(set(map(len, rows))) > 1
-  if '"' not in text or not swallows:
-    return rows
+  swallowed = None
+  try:
+    rows = [row for row in csv.reader(io.StringIO(text), delimiter=separator) if any(row)]
+    if '"' not in text or (len(set(map(len, rows))) < 2
+                           and not any('\n' in cell for row in rows for cell in row)):
+      return rows
+  except csv.Error as error:       # a cell longer than any, or a zero byte
+    rows, swallowed = [], error
   plain_rows = [[re.sub('^"([^"]*)"$', r'\1', cell.strip()) for cell in line.split(separator)]
                 for line in text.splitlines() if line.strip()]
-  return plain_rows if len(set(map(len, plain_rows))) == 1 else rows
+  if '"' in text and len(set(map(len, plain_rows))) == 1:
+    return plain_rows
+  if swallowed:
+    raise swallowed
+  return rows
 
 
 def categories(column: pandas.Series) -> pandas.Series:

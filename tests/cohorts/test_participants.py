@@ -114,6 +114,12 @@ def test_a_lone_quote_swallows_nothing(tmp_path, note):
   assert people.table['note'][0] == note.replace('"a"', 'a')
 
 
+def test_a_lone_quote_before_a_long_table(tmp_path):
+  rows = ''.join(f'{i:04d}\t{"x" * 50}\t{i % 80}\n' for i in range(1, 4000))
+  people = _people(tmp_path, f'participant_id\tnote\tage\n0000\t"he\t30\n{rows}')
+  assert len(people.table) == 4000 and people.table['age'][3999] == 3999 % 80
+
+
 def test_quotes_of_a_spreadsheet(tmp_path):
   people = _people(tmp_path, 'participant_id,note,age\n01,"a, b",30\n02,"two\nlines",40\n')
   assert _ages(people) == {'sub-01': 30, 'sub-02': 40}
