@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas
 
+from anatcl_jax.evaluation import beyond
 from anatcl_jax.evaluation import cohort as cohorts
 
 
@@ -31,6 +32,18 @@ def test_one_age_is_not_that_of_several_sessions(tmp_path):
   np.testing.assert_array_equal(cohort.table['age'], [np.nan, np.nan, 50])
   assert list(cohort.table['sex']) == ['F', 'F', 'M']
   assert any('several sessions and one age' in note for note in cohort.notes)
+
+
+def test_the_first_two_sessions_are_so_in_natural_order():
+  sessions = ['ses-10', 'ses-2', 'ses-1']
+  rng = np.random.default_rng(0)
+  people = [f'sub-{i}' for i in range(20) for _ in sessions]
+  table = pandas.DataFrame({'participant_id': people, 'session': sessions * 20})
+  cohort = cohorts.Cohort('x', table, None, (), (), np.zeros(60, bool), True)
+  values = np.repeat(rng.normal(size=(20, 5)), 3, 0)
+  values[::3] = rng.normal(size=(20, 5))      # session 10 knows nothing of the person
+  _, icc = beyond.reliability(cohort, {'x': values})
+  np.testing.assert_allclose(icc['x'], 1)
 
 
 def test_rows_that_can_not_be_used_are_noted(tmp_path):
