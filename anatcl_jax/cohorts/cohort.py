@@ -144,7 +144,7 @@ def _lookup(rows: dict[tuple[str, str], int], scan: Scan) -> int | None:
   """The row of a scan; where scan or table names no session, the participant's only row."""
   if scan.key in rows:
     return rows[scan.key]
-  if scan.session:
+  if scan.session and (scan.participant_id, '') not in rows:
     own = [session for name, session in rows if name == scan.participant_id]
     key = scan.participant_id, identifiers.known_session(scan.session, own)
     if key in rows:
