@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import pathlib
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -56,12 +57,16 @@ def with_sessions(people: People, participants: pathlib.Path, scans: Iterable[Sc
 def without_one_age(people: People, scans: Iterable[Scan], participants: str) -> People:
   """The people without the ages of those who have several sessions where the table has one row.
 
-  Sessions are those of volumes, and of folders ses-* beside the folder of a volume.
+  Sessions are those of volumes, and of files and folders beside them: a pattern may show only some.
   """
-  sessions = collections.defaultdict(set)
+  sessions, listed_folders = collections.defaultdict(set), {}
   for scan in scans:
     if scan.session:
-      sessions[scan.participant_id] |= {scan.session, *_beside(scan.volume.path)}
+      folder = scan.volume.path.parent
+      if folder not in listed_folders:
+        listed_folders[folder] = _named_in(folder)
+      sessions[scan.participant_id] |= {scan.session, *_beside(scan.volume.path),
+                                        *listed_folders[folder].get(scan.participant_id, ())}
   table, problems = people.table, dict(people.problems)
   counts = table['participant_id'].value_counts()
   for name, row, session in zip(table['participant_id'], table.index, table['session']):
@@ -100,6 +105,15 @@ def _read(path: pathlib.Path, name: str | None, reading: Reading) -> dict[str, P
   return {own: People(rows.reset_index(drop=True),
                       {key: why for key, why in people.problems.items() if key[0] == own})
           for own, rows in people.table.groupby('participant_id', sort=False)}
+
+
+def _named_in(folder: pathlib.Path) -> dict[str, set[str]]:
+  """Sessions by participant in the names of a folder, sub-01_ses-2_..."""
+  found = collections.defaultdict(set)
+  for path in folder.iterdir():
+    if match := re.search(r'(sub-[^_/]+)_(ses-[^_./]+)', path.name):
+      found[match[1]].add(match[2])
+  return dict(found)
 
 
 def _beside(volume: pathlib.Path) -> set[str]:

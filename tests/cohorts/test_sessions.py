@@ -101,6 +101,9 @@ def test_one_age_of_several_sessions_is_asked_for(tmp_path, capsys):
   # Also where the pattern shows only the follow-up.
   _, problems, _ = _read(f'{tmp_path}/bids/**/*ses-2*.nii.gz', participants)
   assert set(problems) == {'sub-01_ses-2'}
+  for session in (1, 2):
+    _volume(tmp_path / f'flat/mwp1sub-01_ses-{session}_T1w.nii')
+  assert set(_read(f'{tmp_path}/flat/*ses-2*.nii', participants)[1]) == {'sub-01_ses-2'}
   arguments = ['bids', '--volumes', volumes, '--participants', str(participants), '--out',
                str(tmp_path / 'out'), '--workers', '1']
   line = one_line_error(capsys, tmp_path, *arguments)
