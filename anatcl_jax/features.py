@@ -27,7 +27,7 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from anatcl_jax import command_line, errors, outputs, paths
+from anatcl_jax import command_line, errors, lock, outputs, paths
 from anatcl_jax.config import PRECISIONS, crop_sizes
 from anatcl_jax.errors import RunFailure, UserError, listed
 
@@ -82,7 +82,8 @@ def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.f
     else:
       inputs, synthetic = _records(options.data_dir, encoder)
     presence.warn_of_unused_gpu()
-    left_out = _make(encoder, inputs, options, synthetic, [*prog.split(), *arguments])
+    with lock.alone_with(options.out, 'choose another --out'):
+      left_out = _make(encoder, inputs, options, synthetic, [*prog.split(), *arguments])
   if left_out:
     sys.exit(RunFailure.exit_code)
 

@@ -75,6 +75,13 @@ def probe(config: ml_collections.ConfigDict,
   return evaluation
 
 
+def check(config: ml_collections.ConfigDict) -> None:
+  """Raises UserError for what is wrong with a config, as far as it is seen without features."""
+  from anatcl_jax.evaluation import tasks
+  _settings(config)
+  tasks.choose_tasks(config.tasks, *tasks.read_tasks(config.task_file))
+
+
 def probe_run(config: ml_collections.ConfigDict, workdir: pathlib.Path,
               command: Sequence[str]) -> None:
   """The same for the run of a workdir that has just ended; its row is named `trained`."""

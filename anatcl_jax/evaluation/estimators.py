@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import warnings
+import pickle
 from collections.abc import Callable
 
 import joblib
@@ -106,9 +108,12 @@ def predictions(fits: list[Fit], jobs: int,
     for one in found:
       results.append(one)
       advance()
-  except OSError as error:   # joblib shares large arrays through files
-    raise RunFailure(f'the {jobs} processes of the probe can\'t share features ({error.strerror}); '
-                     'set JOBLIB_TEMP_FOLDER to a folder with room, or --config.jobs=1') from None
+  except (OSError, pickle.PicklingError, concurrent.futures.BrokenExecutor) as error:
+    # joblib shares large arrays through files, and tells a full disk as it likes.
+    why = ' '.join(str(error).split())[:160] or type(error).__name__
+    raise RunFailure(f'the {jobs} processes of the probe can\'t share their work ({why}); where '
+                     'files for temporary use have no room, JOBLIB_TEMP_FOLDER names another folder; '
+                     '--config.jobs=1 needs neither') from None
   return results
 
 

@@ -102,6 +102,18 @@ def test_a_failed_write_says_what_failed(number, word, capsys):
   assert word in said and ('make room' in said) == (number == errno.ENOSPC)
 
 
+def test_a_report_that_can_not_be_made_is_told_before_the_training(tmp_path, capsys):
+  (tmp_path / 'own.py').write_text(
+      'from configs.probe import get_config as probe\n'
+      'def get_config(arguments=None):\n  config = probe()\n  config.tasks = "height"\n'
+      '  return config\n')
+  with pytest.raises(SystemExit) as stop:
+    main.main(['--config=configs/pretrain.py:demo', f'--workdir={tmp_path / "run"}',
+               f'--config.report_at_end={tmp_path / "own.py"}'])
+  assert stop.value.code == 2 and 'height' in capsys.readouterr().err
+  assert not (tmp_path / 'run').exists()
+
+
 def test_a_platform_that_is_not_there_is_one_line(capsys, monkeypatch):
   monkeypatch.setenv('JAX_PLATFORMS', 'cuda')
   with pytest.raises(SystemExit) as stop, errors.reported():
