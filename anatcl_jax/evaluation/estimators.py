@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import warnings
 import pickle
+import warnings
 from collections.abc import Callable
 
 import joblib
@@ -112,7 +112,7 @@ def predictions(fits: list[Fit], jobs: int,
     # joblib shares large arrays through files, and tells a full disk as it likes.
     why = ' '.join(str(error).split())[:160] or type(error).__name__
     raise RunFailure(f'the {jobs} processes of the probe can\'t share their work ({why}); where '
-                     'files for temporary use have no room, JOBLIB_TEMP_FOLDER names another folder; '
+                     'temporary files have no room, JOBLIB_TEMP_FOLDER names another folder; '
                      '--config.jobs=1 needs neither') from None
   return results
 
