@@ -38,7 +38,7 @@ def test_harmless_oddities_change_nothing(cohort, copy, tmp_path, oddity):
     (['--shape', '3', '0', '3'], 'at least 2 voxels'),
     (['--workers', '0'], '--workers'), (['--dtype', 'int8'], 'invalid choice'),
     (['--grid', 'mni2'], 'invalid choice'), (['--atlas', 'dk'], 'invalid choice'),
-    (['--part', '5/3'], 'is not one such as'), (['--sapcing', '3'], 'unrecognized arguments')])
+    (['--part', '5/3'], 'is not one such as'), (['--sapcing', '3'], 'unknown option --sapcing')])
 def test_wrong_options(cohort, tmp_path, capsys, options, message):
   with pytest.raises(SystemExit) as stop:
     prepare.main(arguments(cohort.participants.parent, tmp_path / 'out', *options))
