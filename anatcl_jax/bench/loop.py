@@ -35,14 +35,15 @@ if TYPE_CHECKING:   # what is heavy is imported where it is used: --help need no
   from anatcl_jax.training import train
 
 
-def run(config: ml_collections.ConfigDict, epochs: int, rounds: int, stand_in: float = 0
-        ) -> Figures:
+def run(config: ml_collections.ConfigDict, epochs: int, rounds: int, stand_in: float = 0,
+        warm: int = 1) -> Figures:
   """Seconds a step of the loop and of the step alone, and the loop's share that is not the step.
 
   Medians of the rounds, and of the ratios of their pairs, less one.
 
   Args:
     stand_in: seconds of a clock that stands for the devices; 0 for the true ones.
+    warm: epochs at the beginning that do not count.
   """
   from anatcl_jax.bench import timing
   from anatcl_jax.training import tracking, train
@@ -58,7 +59,7 @@ def run(config: ml_collections.ConfigDict, epochs: int, rounds: int, stand_in: f
       rows = tracking.read_metrics(pathlib.Path(name))
     # The last epoch's row waits for the held-out loss.
     spans = [(row['step'] - before['step'], row['subjects_per_second'])
-             for before, row in itertools.pairwise(rows) if 1 < row['epoch'] < epochs]
+             for before, row in itertools.pairwise(rows) if warm < row['epoch'] < epochs]
     count = sum(steps for steps, _ in spans)
     loop_s.append(sum(steps * config.batch_size / rate for steps, rate in spans) / count)
     step_s.append(stand_in or _step_alone(config, count))

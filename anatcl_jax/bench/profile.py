@@ -11,14 +11,15 @@ from typing import Any
 import jax
 
 STEPS = 3
-# In the order in which they are tried; names are cuDNN's, cuBLAS's, CUTLASS's and XLA's.
+# By parts of the names of kernels, in this order: first XLA's own, then those of libraries.
 _KINDS = (
+    ('reductions', ('reduce_fusion', 'reduce_select_fusion', 'reduction')),
+    ('transposes and copies', ('transpose', 'concatenate', 'copy', 'Memcpy', 'memcpy')),
+    ('elementwise', ('fusion', 'wrapped_', 'Memset', 'memset')),
     ('layouts turned around', ('nchwToNhwc', 'nhwcToNchw')),
     ('convolutions and products', ('xmma', 'cudnn', 'cutlass', 'gemm', 'conv', 'nvjet')),
-    ('copies', ('Memcpy', 'Memset', 'memcpy', 'memset', 'copy')),
-    ('reductions', ('reduce',)),
 )
-REST = 'elementwise'
+REST = 'others'
 
 
 def kernels(call: Callable[[], Any]) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def torch_loss(torch, embeddings, attributes, loss_config):
   subjects, views, _ = embeddings.shape
   rows = embeddings.transpose(0, 1).reshape(views * subjects, -1)
   scores = rows @ rows.T / loss_config.temperature
-  others = ~torch.eye(len(rows), dtype=torch.bool)
+  others = ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
   log_probability = scores - torch.logsumexp(scores.masked_fill(~others, -np.inf), 1, keepdim=True)
   total = 0
   for name, term in loss_config.terms.items():

@@ -54,11 +54,13 @@ def test_the_tables_say_what_was_measured_by_hand():
 
 
 def test_kernels_are_summed_by_kind():
-  events = [('sm90_xmma_fprop_implicit_gemm', 4e6), ('loop_add_fusion', 1e6),
-            ('void cudnn::nchwToNhwcKernel', 2e6), ('loop_add_fusion', 1e6), ('Memcpy D2D', 1e6)]
+  events = [('sm90_xmma_fprop_implicit_gemm', 4e6), ('loop_convert_fusion', 1e6),
+            ('void cudnn::nchwToNhwcKernel', 2e6), ('loop_convert_fusion', 1e6),
+            ('input_reduce_fusion_66', 1e6), ('input_concatenate_fusion', 1e6)]
   found = profile.summed(events, steps=2)
   assert found['kinds_ms'] == {'convolutions and products': 2.0, 'elementwise': 1.0,
-                               'layouts turned around': 1.0, 'copies': 0.5}
+                               'layouts turned around': 1.0, 'reductions': 0.5,
+                               'transposes and copies': 0.5}
   assert found['longest'][0] == [2.0, 0.5, 'sm90_xmma_fprop_implicit_gemm']
   assert profile.summed([], 2) == {'kinds_ms': {}, 'longest': []}
 
