@@ -149,7 +149,8 @@ def main(arguments: list[str], prog: str) -> None:
     second = read_tables(options.followup, options.atlas) if options.followup else None
     a, b, measures, incomplete = pair_sessions(first, second, options.measures)
     text = _HEADER.format(
-        made_by=outputs.MADE_BY, subjects=len(a), measures=' + '.join(measures), regions=a.shape[1], atlas=options.atlas,
+        made_by=outputs.MADE_BY, subjects=len(a), measures=' + '.join(measures),
+        regions=a.shape[1], atlas=options.atlas,
         left_out=f' ({incomplete} more are incomplete)' if incomplete else '', most=len(a) - 1,
         source=first.source + (f' and {second.source}' if second else ''))
     for row in study(a, b, show=True):
