@@ -7,6 +7,7 @@ import itertools
 import numbers
 import pathlib
 import re
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -63,8 +64,10 @@ def split(arguments: Sequence[str], config: ml_collections.ConfigDict
           ) -> tuple[dict[str, str], list[str]]:
   """Values by key of `--config.KEY=VALUE` and `--config.KEY VALUE`, and what is neither.
 
+  Of a key that is given twice the last value counts, and stderr says so.
+
   Raises:
-    UserError: no such key (the nearest is named), one that is given twice or without a value.
+    UserError: no such key (the nearest is named), or one without a value.
   """
   values, changes, unknown = flat(config), {}, []
   rest = list(arguments)
@@ -76,8 +79,6 @@ def split(arguments: Sequence[str], config: ml_collections.ConfigDict
       continue
     key, given, value = match.groups()
     check_name(key, values, 'config key')
-    if key in changes:
-      raise UserError(f'--config.{key} is given twice; give it once')
     if not given and isinstance(values[key], bool) and (
         not rest or rest[0].lower() not in _BOOLEANS):
       value = 'true'
@@ -85,6 +86,9 @@ def split(arguments: Sequence[str], config: ml_collections.ConfigDict
       if not rest or rest[0].startswith('--'):
         raise UserError(f'--config.{key} needs a value: --config.{key}=...')
       value = rest.pop(0)
+    if changes.get(key, value) != value:   # scripts add what differs to a line that they share
+      print(f'note: --config.{key} is given as {changes[key]} and as {value}; the last one counts',
+            file=sys.stderr)
     changes[key] = value
   return changes, unknown
 

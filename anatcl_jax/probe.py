@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import ml_collections
 
-from anatcl_jax import __version__, command_line, errors, outputs
+from anatcl_jax import __version__, command_line, errors, lock, outputs
 from anatcl_jax.config import check_seed
 from anatcl_jax.errors import UserError, check_name
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:   # what is heavy is imported where it is used: --help need no
   from anatcl_jax.evaluation.run import Extent
   from anatcl_jax.evaluation.saliency import Saliency
   from anatcl_jax.evaluation.sources import Sources
+  from anatcl_jax.evaluation.tasks import Task
 
 _VERSIONS = ('jax', 'flax', 'numpy', 'scipy', 'scikit-learn', 'pandas')
 
@@ -53,12 +54,20 @@ def probe(config: ml_collections.ConfigDict,
   Raises:
     UserError: config, weights, tables and labels do not go together; the text says which.
   """
-  from anatcl_jax import report
-  from anatcl_jax.evaluation import run, sources, tasks, write
-  from anatcl_jax.training import curves
+  from anatcl_jax.evaluation import tasks
   settings, extent = _settings(config)
   chosen = tasks.choose_tasks(config.tasks, *tasks.read_tasks(config.task_file))
   out = _out(config)
+  with lock.alone_in(out, 'choose another --config.out'):
+    return _probe(config, settings, extent, chosen, out, command)
+
+
+def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent,
+           chosen: dict[str, tuple[Task, bool]], out: pathlib.Path,
+           command: Sequence[str]) -> Evaluation:
+  from anatcl_jax import report
+  from anatcl_jax.evaluation import run, sources, write
+  from anatcl_jax.training import curves
   found = sources.gather(
       checkpoint=config.checkpoint, tables=config.features, data_dir=config.data_dir,
       participants=config.participants, trained_on=config.trained_on,

@@ -119,11 +119,19 @@ def test_an_option_given_twice(capsys, tmp_path):
                     ['features', '--weights=a', '--volumes', 'v', '--weights', 'b', '--out', 'x'],
                     ['pretrain', '--config=pretrain', '--config', 'probe'],
                     ['pretrain', '--config=pretrain', '--workdir=a', '--workdir=b'],
-                    ['probe', '--config=probe', '--config.folds=3', '--config.folds', '4'],
                     ['bench', '--config=pretrain', '--rounds=1', '--rounds=2'],
                     ['bench', 'loss', '--json=a', '--json=b'],
                     ['study', 'kernels', '--baseline', 'a', '--out', 'x', '--out', 'y']):
     assert 'is given twice' in refused(capsys, *arguments), arguments
+
+
+def test_of_a_key_given_twice_the_last_value_counts_and_is_said(capsys):
+  config = config_files.load('probe')
+  changes, rest = config_files.split(
+      ['--config.folds=3', '--config.seed=1', '--config.folds', '4', '--config.seed=1'], config)
+  assert changes == {'folds': '4', 'seed': '1'} and not rest
+  assert capsys.readouterr().err == (
+      'note: --config.folds is given as 3 and as 4; the last one counts\n')
 
 
 def test_home_and_variables_in_every_path(monkeypatch, tmp_path):

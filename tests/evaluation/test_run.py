@@ -279,7 +279,7 @@ def test_the_challenge_refuses_test_people_seen_in_pretraining():
 
 
 def test_tables_are_written_whole_and_can_be_read(evaluation, tmp_path):
-  (tmp_path / 'reliability.tsv').write_text('old')
+  assert 'reliability.tsv' in write.write_tables(evaluation, tmp_path)
   names = write.write_tables(dataclasses.replace(
       evaluation, reliability=evaluation.reliability.iloc[:0]), tmp_path)
   assert set(names) == {path.name for path in tmp_path.iterdir()}     # and nothing of another run
