@@ -157,3 +157,14 @@ def run(commands: Mapping[str, tuple[str, str]], arguments: Sequence[str] | None
     if (command := chosen.command) is None:
       raise UserError(f'give a command: {", ".join(commands)}; see {prog} --help')
     check_name(command, commands, 'command')
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+  """Adds the options of how files of volumes are read where they leave it open."""
+  parser.add_argument('--geometry', choices=('agreed', 'sform', 'qform'), default='agreed',
+                      help='which half of a NIfTI header says where voxels lie where its halves '
+                           'contradict each other; agreed: such a file is refused (default: '
+                           '%(default)s)')
+  parser.add_argument('--nan', choices=('background', 'zero'), default='background',
+                      help='which NaN voxels are read as 0: those of a volume whose NaN is just '
+                           'what lies around the head, or all (default: %(default)s)')

@@ -20,10 +20,8 @@ In Python, the same numbers:
 from __future__ import annotations
 
 import argparse
-import glob
 import importlib.util
 import pathlib
-import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -78,7 +76,7 @@ def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.f
     for note in encoder.weights.card['notes']:
       print(f'note: {note}', file=sys.stderr)
     if options.volumes:
-      inputs, synthetic = _files(options.volumes, options.id_pattern)
+      inputs, synthetic = _files(options)
     else:
       inputs, synthetic = _records(options.data_dir, encoder)
     presence.warn_of_unused_gpu()
@@ -156,8 +154,8 @@ def command_line_parser(prog: str = 'python -m anatcl_jax.features') -> command_
                            'untrained:ENCODER[:SEED], such as untrained:resnet18')
   which = parser.add_mutually_exclusive_group(required=True)
   which.add_argument('--volumes', action='extend', nargs='+', type=paths.expanded, metavar='GLOB',
-                     help='gray-matter maps, .nii or .nii.gz: files or quoted patterns, ** for any '
-                          'depth')
+                     help='gray-matter maps (.nii, .nii.gz, .mgz, .img with its .hdr): files, '
+                          'quoted patterns with ** for any depth, or folders of them')
   which.add_argument('--data-dir', type=paths.expanded, metavar='DIR',
                      help='a shard set of anatcl_jax.prepare')
   parser.add_argument('--out', required=True, type=pathlib.Path, metavar='TABLE',
@@ -166,6 +164,7 @@ def command_line_parser(prog: str = 'python -m anatcl_jax.features') -> command_
                       help='regular expression that finds (?P<participant>...) and, if there are '
                            'any, (?P<session>...) in the path of a volume (default: by name, as '
                            'BIDS and CAT12 name them, else the whole file name)')
+  command_line.add_reading(parser)
   parser.add_argument('--grid', choices=GRIDS, default=CARD,
                       help='voxels that --volumes are put on: those of the card (where it knows '
                            'none: native), native (each as it is), or CAT12\'s 121x145x121 at 1.5 '
@@ -214,36 +213,32 @@ def _check(options: argparse.Namespace) -> None:
     raise UserError('--id-pattern is of --volumes; shards know their participants')
 
 
-def _files(patterns: list[str], id_pattern: str | None) -> tuple[list[Input], bool]:
+def _files(options: argparse.Namespace) -> tuple[list[Input], bool]:
   """Files of --volumes in the order of their paths, and whether their folder says SYNTHETIC."""
   from anatcl_jax.cohorts import cohort as cohorts
   from anatcl_jax.cohorts import find_scans
   from anatcl_jax.cohorts.identifiers import Known, natural_key
   from anatcl_jax.cohorts.phenotypes import PRESETS
+  from anatcl_jax.cohorts.volume_files import stem
+  from anatcl_jax.cohorts.volumes import NiftiFile
   from anatcl_jax.frozen.rows import File
-  paths = set()
-  for pattern in patterns:
-    matched = ([pattern] if pathlib.Path(pattern).is_file()
-               else [name for name in glob.glob(pattern, recursive=True)
-                     if pathlib.Path(name).is_file()])
-    if not matched:
-      raise UserError(f'no file matches --volumes {pattern!r}; check it with ls')
-    paths.update(map(pathlib.Path, matched))
+  files = {path for pattern in options.volumes for path in find_scans.matching(pattern)}
+  id_pattern = options.id_pattern
   rule = find_scans.compiled(id_pattern) if id_pattern is not None else None
   inputs, unnamed = [], []
-  for path in sorted(paths, key=lambda path: natural_key(path.as_posix())):
+  for path in sorted(files, key=lambda path: natural_key(path.as_posix())):
     key = find_scans.scan_key(path, Known(), PRESETS['bids'], rule)
     if not key:
       unnamed.append(path.name)
-      key = re.sub(r'\.nii(\.gz)?$', '', path.name), ''
-    inputs.append(File(*key, str(path)))
+      key = stem(path), ''
+    inputs.append(File(*key, NiftiFile(path, options.geometry, options.nan == 'zero')))
   if unnamed and rule:
     raise UserError(f'{listed(unnamed, 3)}: --id-pattern {id_pattern!r} does not match; mend it, '
                     'or narrow --volumes')
   if unnamed:
     print(f'note: no participant (sub-...) in the name of {listed(unnamed, 3)}: the file name '
           'stands for it; --id-pattern finds others', file=sys.stderr)
-  folders = {parent for path in paths for parent in list(path.absolute().parents)[:4]}
+  folders = {parent for path in files for parent in list(path.absolute().parents)[:4]}
   return inputs, any(map(cohorts.says_synthetic, folders))
 
 

@@ -100,11 +100,13 @@ def _add_bids(commands) -> None:
       description='NIfTI volumes, a BIDS participants.tsv and FreeSurfer tables to shards.',
       epilog=_BIDS_EXAMPLE)
   parser.add_argument('--volumes', required=True, type=paths.expanded, metavar='GLOB',
-                      help='quoted pattern of .nii or .nii.gz files, ** for any depth')
+                      help='quoted pattern of .nii, .nii.gz, .mgz or .img files, ** for any '
+                           'depth, or a folder of them')
   parser.add_argument('--id-pattern', metavar='REGEX',
                       help='regular expression that finds (?P<participant>...) and, if there are '
                            'any, (?P<session>...) in the path of a volume (default: by name, as '
                            'BIDS, CAT12 and --phenotypes name them)')
+  command_line.add_reading(parser)
   parser.add_argument('--participants', required=True, type=pathlib.Path, metavar='TSV',
                       help='participants.tsv with participant_id and age (years), or the table of '
                            '--phenotypes; more is kept')
@@ -230,10 +232,10 @@ def _inspect(chosen: argparse.Namespace) -> None:
 
 def _prepare_bids(chosen: argparse.Namespace) -> None:
   from anatcl_jax.cohorts import bids
-  _write(chosen, bids.read_cohort(chosen.volumes, chosen.participants, chosen.morphometry,
-                                  chosen.atlas, phenotypes=chosen.phenotypes,
-                                  id_pattern=chosen.id_pattern,
-                                  reading=_reading(chosen), same_age=chosen.same_age))
+  cohort = bids.read_cohort(chosen.volumes, chosen.participants, chosen.morphometry, chosen.atlas,
+                            phenotypes=chosen.phenotypes, id_pattern=chosen.id_pattern,
+                            reading=_reading(chosen), same_age=chosen.same_age)
+  _write(chosen, cohort.with_volumes(geometry=chosen.geometry, nan_is_zero=chosen.nan == 'zero'))
 
 
 def _reading(chosen: argparse.Namespace) -> Reading:

@@ -97,7 +97,7 @@ def test_images_that_can_not_be_used(folder, volumes, tmp_path):  # noqa: F811
   nowhere.header.set_sform(None, 0)
   nowhere.header.set_qform(None, 0)
   for bad, message in ((nowhere, 'an image in memory: its header holds no orientation'),
-                       (nibabel.Nifti1Image(values * np.nan, image.affine), 'NaN or infinite'),
+                       (nibabel.Nifti1Image(values * np.nan, image.affine), 'NaN'),
                        (nibabel.Nifti1Image(np.stack([values] * 2, -1), image.affine),
                         'one 3-D volume a file'),
                        (tmp_path / 'no.nii', 'no such file'), ([], 'an empty list')):

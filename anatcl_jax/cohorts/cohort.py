@@ -7,6 +7,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas
@@ -72,6 +73,12 @@ class Cohort:
     return dataclasses.replace(
         self, scans=tuple(self.scans[i] for i in rows),
         table=self.table.iloc[rows].reset_index(drop=True), morphometry=self.morphometry[rows])
+
+  def with_volumes(self, **reading: Any) -> Cohort:
+    """The cohort with other fields of its volumes: how they are read."""
+    return dataclasses.replace(self, scans=tuple(
+        dataclasses.replace(scan, volume=dataclasses.replace(scan.volume, **reading))
+        for scan in self.scans))
 
 
 def join(scans: tuple[Scan, ...], table: pandas.DataFrame, participants: str,

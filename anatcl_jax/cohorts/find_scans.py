@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import pathlib
 import re
 import sys
@@ -11,9 +12,11 @@ from anatcl_jax.cohorts import identifiers, tables
 from anatcl_jax.cohorts.cohort import Scan
 from anatcl_jax.cohorts.identifiers import Known
 from anatcl_jax.cohorts.phenotypes import Preset, ScanKey
+from anatcl_jax.cohorts.volume_files import is_named_as_volume, of_pair, stem
 from anatcl_jax.cohorts.volumes import NiftiFile
 from anatcl_jax.errors import UserError, listed
 
+_TEXTS = ('.json', '.tsv', '.csv', '.txt', '.html', '.md', '.log')     # beside volumes, never one
 # CAT12's modulated gray matter: mwp1<name>, mwp1r<name> and mwmwp1r<name> of its longitudinal
 # stream, whose averages over sessions are mwp1avg_<name>.
 _CAT12 = re.compile(r'm0?w(?:mw)?p1(.+)')
@@ -29,26 +32,27 @@ def find_scans(pattern: str, known: Known, preset: Preset,
   (sub-01, ses-2 in the name or its folders), else of CAT12 (the name after mwp1).
 
   Raises:
-    UserError: no file matches, one has no participant or is no NIfTI file, a scan has two volumes,
+    UserError: no file matches, one has no participant or is a text, a scan has two volumes,
       or `id_pattern` is no regular expression with a group `participant`.
   """
   own_rule = compiled(id_pattern) if id_pattern is not None else None
-  paths = sorted((pathlib.Path(name) for name in glob.glob(pattern, recursive=True)),
-                 key=lambda path: identifiers.natural_key(path.as_posix()))
+  paths = matching(pattern)
   averages = [path.name for path in paths if _CAT12_AVERAGE.match(path.name)]
   if averages:
     print(f'note: {len(averages)} averages over sessions are no scans and are passed over: '
           f'{listed(averages, 3)}', file=sys.stderr)
   paths = [path for path in paths if not _CAT12_AVERAGE.match(path.name)]
   if not paths:
-    raise UserError(f'no file matches --volumes {pattern!r}; quote the pattern so that the shell '
-                    'leaves it alone, and check it with ls')
+    raise UserError(f'no file matches --volumes {pattern!r} but averages over sessions')
   scans: dict[ScanKey, Scan] = {}
-  unnamed = []
-  for path in paths:
+  unnamed, passed_over = [], []
+  for path in sorted(paths, key=lambda path: not is_named_as_volume(path)):
     key = scan_key(path, known, preset, own_rule)
-    if not key or not path.name.endswith(('.nii', '.nii.gz')):
+    if not key or path.suffix in _TEXTS:
       unnamed.append(str(path))
+      continue
+    if key in scans and not is_named_as_volume(path):
+      passed_over.append(path.name)
       continue
     scan = Scan(*key, NiftiFile(path))
     if key in scans:
@@ -62,7 +66,37 @@ def find_scans(pattern: str, known: Known, preset: Preset,
   if unnamed:
     raise UserError(f'{listed(unnamed, 3)}: not a .nii or .nii.gz with a participant (sub-...) in '
                     'its name; narrow the pattern, or name the participant with --id-pattern')
-  return tuple(scans.values())
+  if passed_over:
+    print(f'note: {len(passed_over)} files of participants with a volume are none by their names '
+          f'and are passed over: {listed(passed_over, 3)}', file=sys.stderr)
+  return tuple(sorted(scans.values(),
+                      key=lambda scan: identifiers.natural_key(scan.volume.path.as_posix())))
+
+
+def matching(pattern: str) -> list[pathlib.Path]:
+  """Files that a glob matches, in the order of their paths; of a folder, the volumes right in it.
+
+  Links whose content is elsewhere are among them, and folders that are named as volumes: whoever
+  reads them says what they are. A header beside its image (.hdr, .img) is one file with it.
+
+  Raises:
+    UserError: none matches.
+  """
+  if os.path.isdir(pattern) and not is_named_as_volume(pathlib.Path(pattern)):
+    folder = pathlib.Path(pattern)
+    found = [path for path in folder.iterdir() if is_named_as_volume(path)]
+    if not found:
+      raise UserError(f'--volumes {pattern!r} is a folder without volumes of its own; for those in '
+                      f"its folders give a quoted pattern, '{folder}/**/*.nii.gz'")
+  else:
+    names = [pattern] if os.path.lexists(pattern) else glob.glob(pattern, recursive=True)
+    found = [path for path in map(pathlib.Path, names)
+             if is_named_as_volume(path) or not path.is_dir()]
+  if not found:
+    raise UserError(f'no file matches --volumes {pattern!r}; quote the pattern so that the shell '
+                    'leaves it alone, and check it with ls')
+  return sorted({of_pair(path) for path in found},
+                key=lambda path: identifiers.natural_key(path.as_posix()))
 
 
 def scan_key(path: pathlib.Path, known: Known, preset: Preset,
@@ -109,7 +143,7 @@ def _key_by_rule(path: pathlib.Path, rule: re.Pattern, preset: Preset) -> ScanKe
 
 def _key_by_name(path: pathlib.Path, known: Known) -> ScanKey | None:
   """By the table; by BIDS in the name, or in the deepest folder that is one; by CAT12's prefix."""
-  name = path.name.removesuffix('.gz').removesuffix('.nii')
+  name = stem(path)
   participant = _participant(path, name, known)
   if not participant:
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import zlib
+from typing import ClassVar
 
 import numpy as np
 from nibabel.spatialimages import SpatialImage
@@ -55,6 +55,7 @@ class ArrayFile:
   path: pathlib.Path
   shape: tuple[int, int, int]
   affine: Affine
+  nan_is_zero: ClassVar[bool] = False
 
   def image(self) -> SpatialImage:
     return SpatialImage(without_leading_axes(self.path, self.shape), np.asarray(self.affine))
@@ -70,6 +71,7 @@ class MatrixRow:
   mask: pathlib.Path
   threshold: float
   affine: Affine
+  nan_is_zero: ClassVar[bool] = False
 
   def image(self) -> SpatialImage:
     shape = NiftiFile(self.mask).image().shape
@@ -97,7 +99,9 @@ def read_mask(path: pathlib.Path, threshold: float) -> np.ndarray:
   """Which voxels of a template lie above a threshold: bool, along the axes as stored."""
   try:
     return np.asarray(NiftiFile(path).image().dataobj) > threshold
-  except (OSError, EOFError, ValueError, zlib.error) as error:
+  except UserError:
+    raise
+  except Exception as error:   # whatever a decompressor or nibabel makes of damaged bytes
     raise UserError(f'{path}: truncated or damaged ({first_line(error)}); copy it again') from None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import zlib
 from typing import Protocol
 
 import nibabel
@@ -13,6 +12,8 @@ import numpy as np
 import scipy.ndimage
 from nibabel.spatialimages import SpatialImage
 
+from anatcl_jax.cohorts import background, headers
+from anatcl_jax.cohorts.volume_files import check_length, first_line, opened
 from anatcl_jax.errors import UserError
 
 
@@ -68,25 +69,22 @@ class VolumeSource(Protocol):
   """Where a volume lies on disk, and how it becomes an image; other processes get it pickled."""
 
   path: pathlib.Path            # for messages, and to see whether it changed
+  nan_is_zero: bool             # even where NaN is not plainly the background
 
   def image(self) -> SpatialImage:
-    """The volume with its affine, voxels read on demand; a UserError where that is not possible."""
+    """The volume, 3-D, its voxels read on demand; a UserError where that is not possible."""
 
 
 @dataclasses.dataclass(frozen=True)
 class NiftiFile:
-  """One volume in a file of its own, its orientation in its header."""
+  """One volume in a file of its own, its orientation in its header: NIfTI or MGH."""
 
   path: pathlib.Path
+  geometry: str = headers.AGREED
+  nan_is_zero: bool = False
 
   def image(self) -> SpatialImage:
-    try:
-      image = nibabel.load(self.path)
-    except FileNotFoundError:
-      raise UserError(f'{self.path}: no such file') from None
-    except Exception as error:  # nibabel raises what its decompressor or header parser raised
-      raise UserError(f'{self.path}: not a readable NIfTI volume ({first_line(error)})') from None
-    return ImageInMemory(image, self.path).image()
+    return ImageInMemory(opened(self.path), self.path, self.geometry).image()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,26 +93,25 @@ class ImageInMemory:
 
   loaded: SpatialImage
   path: pathlib.Path
+  geometry: str = headers.AGREED
+  nan_is_zero: bool = False
 
   def image(self) -> SpatialImage:
-    image, header = self.loaded, self.loaded.header
-    if 'sform_code' in header and not (int(header['sform_code']) or int(header['qform_code'])):
-      raise UserError(f'{self.path}: its header holds no orientation (sform and qform codes are '
-                      '0), so left and right are unknown; set them with the tool that '
-                      'wrote the file')
-    if len(image.shape) == 4 and image.shape[3] == 1:
-      image = image.slicer[..., 0]
-    return image
+    image, shape = self.loaded, tuple(int(n) for n in self.loaded.shape)
+    kind = np.dtype(image.dataobj.dtype)
+    if kind.kind not in 'fiub':
+      raise UserError(f'{self.path}: holds {_KINDS.get(kind.kind, "something else")}, not one '
+                      'number a voxel; give a gray-matter map or another scalar volume')
+    while len(shape) > 3 and shape[-1] == 1:
+      shape = shape[:-1]
+    if len(shape) != 3 or min(shape) < 1:
+      raise UserError(f'{self.path}: has shape {image.shape}; give one 3-D volume a file')
+    affine = headers.affine_of(image.header, image.affine, shape, self.path, self.geometry)
+    voxels = image.dataobj if shape == image.shape else image.dataobj.reshape(shape)
+    return SpatialImage(voxels, affine, file_map=image.file_map)
 
 
-def _checked(source: VolumeSource) -> SpatialImage:
-  """The image as it is stored, its voxels not read yet."""
-  image = source.image()
-  if len(image.shape) != 3:
-    raise UserError(f'{source.path}: has shape {image.shape}; give one 3-D volume a file')
-  if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine)) < 1e-9:
-    raise UserError(f'{source.path}: its affine is not invertible; the header is damaged')
-  return image
+_KINDS = {'V': 'colours', 'c': 'complex numbers', 'O': 'Python objects'}
 
 
 def read_grid(source: VolumeSource) -> Grid:
@@ -123,7 +120,7 @@ def read_grid(source: VolumeSource) -> Grid:
   Raises:
     UserError: the file is missing, unreadable, not 3-D, or has no orientation.
   """
-  image = _checked(source)
+  image = source.image()
   # Reorienting an image reads it: a stand-in of its shape without memory is turned instead.
   oriented = nibabel.as_closest_canonical(
       SpatialImage(np.broadcast_to(np.uint8(0), image.shape), image.affine))
@@ -134,21 +131,27 @@ def read_volume(source: VolumeSource, grid: Grid) -> np.ndarray:
   """A volume in RAS order on the given grid, float32 [X, Y, Z].
 
   A volume that is on that grid already is not interpolated. Others are interpolated linearly after
-  a Gaussian of (ratio - 1) / 2 voxels along each axis that gets coarser, against aliasing.
+  a Gaussian of (ratio - 1) / 2 voxels along each axis that gets coarser, against aliasing. NaN is 0
+  where it is the background (`background.is_background`) or the source says so.
 
   Raises:
     UserError: the file is truncated, or its values are not finite or all zero.
   """
-  image, path = _checked(source), source.path
+  image, path = source.image(), source.path
+  check_length(image, path)
   try:
     image = nibabel.as_closest_canonical(image)
-    values = np.asarray(image.dataobj, dtype=np.float32)
-  except (OSError, EOFError, ValueError, zlib.error) as error:
+    with np.errstate(over='ignore', invalid='ignore'):     # infinite values are named below
+      values = np.asarray(image.dataobj, dtype=np.float32)
+  except UserError:
+    raise
+  except MemoryError:
+    raise UserError(f'{path}: its {image.shape} voxels do not fit into memory; resample it'
+                    ) from None
+  except Exception as error:   # whatever a decompressor or nibabel makes of damaged bytes
     raise UserError(f'{path}: truncated or damaged ({first_line(error)}); '
                     'copy or make it again') from None
-  bad = int(np.size(values) - np.isfinite(values).sum())
-  if bad:
-    raise UserError(f'{path}: {bad} voxels are NaN or infinite')
+  values = _finite(values, source)
   if not values.any():
     raise UserError(f'{path}: every voxel is zero')
   own = Grid.of(image.shape, image.affine)
@@ -164,14 +167,25 @@ def read_volume(source: VolumeSource, grid: Grid) -> np.ndarray:
   return values
 
 
+def _finite(values: np.ndarray, source: VolumeSource) -> np.ndarray:
+  """The values with 0 where NaN is the background; a UserError where they are not finite then."""
+  bad = int(values.size - np.isfinite(values).sum())
+  if not bad:
+    return values
+  missing = np.isnan(values)
+  if infinite := bad - int(missing.sum()):
+    raise UserError(f'{source.path}: {infinite} voxels are infinite')
+  if missing.all():
+    raise UserError(f'{source.path}: every voxel is NaN')
+  if not (source.nan_is_zero or background.is_background(missing, values)):
+    raise UserError(f'{source.path}: {bad} voxels are NaN and are not just the background; where '
+                    'they stand for 0, --nan zero reads them so')
+  return np.where(missing, np.float32(0), values)
+
+
 def center_crop(volume: np.ndarray, most: tuple[int, ...] | None) -> np.ndarray:
   """Cuts axes longer than `most` to that length about their centre; shorter ones stay."""
   if most is None:
     return volume
   starts = [max(0, (n - m) // 2) for n, m in zip(volume.shape, most)]
   return volume[tuple(slice(s, s + min(n, m)) for s, n, m in zip(starts, volume.shape, most))]
-
-
-def first_line(error: Exception) -> str:
-  """What an exception of a library says, short enough for an error line of ours."""
-  return (str(error).splitlines() or [type(error).__name__])[0][:120]

@@ -110,8 +110,9 @@ def _choose_grid(cohort: Cohort, grids: dict[str, Grid], name: str, spacing: flo
   if name != 'native':
     return base, []
   return base, [Problem(scan.label, f'is on another grid ({grids[scan.label]}) than the others '
-                                    f'({base}) in {scan.volume.path}; resample all with --grid '
-                                    'mni1.5')
+                                    f'({base}) in {scan.volume.path}; put all on theirs with '
+                                    f'--spacing {min(base.spacing):g}, or, where all are in MNI '
+                                    'space, on --grid mni1.5')
                 for scan in cohort.scans
                 if scan.label in grids and not grids[scan.label].matches(base)]
 

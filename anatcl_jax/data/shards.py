@@ -47,11 +47,11 @@ def encode_record(participant_id: str, session: str, volume: np.ndarray, dtype: 
   label = tables.joined_identifier(participant_id, session)
   scale, stored = 1.0, volume
   if dtype == 'uint8':
-    if volume.min() < 0:
+    scale = float(volume.max()) / 255
+    if volume.min() < -scale / 2 or scale <= 0:   # what lies nearer to 0 is rounded to it
       raise UserError(f'{label}: values below 0 ({volume.min():g}) do not fit --dtype uint8; '
                       'use float16')
-    scale = float(volume.max()) / 255
-    stored = np.rint(volume / scale)
+    stored = np.maximum(np.rint(volume / scale), 0)
   elif dtype == 'float16' and np.abs(volume).max() > np.finfo(np.float16).max:
     raise UserError(f'{label}: values up to {np.abs(volume).max():g} do not fit --dtype float16; '
                     'use float32')

@@ -23,6 +23,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 import anatcl_jax
 from anatcl_jax.cohorts import atlas as atlases
 from anatcl_jax.cohorts import cohort as cohorts
+from anatcl_jax.cohorts import volume_files
 from anatcl_jax.cohorts.cohort import Cohort, Problem, Scan
 from anatcl_jax.cohorts.morphometry import MEASURES
 from anatcl_jax.cohorts.volumes import Grid, read_volume
@@ -118,8 +119,11 @@ def write_shards(cohort: Cohort, recipe: Recipe, out: pathlib.Path, *, workers: 
 
 def _fingerprint(block: tuple[Scan, ...], recipe: Recipe) -> str:
   """Changes when a volume of the shard or the way it is stored does."""
-  files = [(*scan.key, repr(scan.volume), (file := scan.volume.path.stat()).st_size,
-            file.st_mtime_ns) for scan in block]
+  try:
+    files = [(*scan.key, repr(scan.volume), *volume_files.state(scan.volume.path))
+             for scan in block]
+  except OSError as error:
+    raise UserError(f'{error.filename}: is not there any more ({error.strerror})') from None
   described = json.dumps([files, dataclasses.asdict(recipe), _RECORD_VERSION])
   return hashlib.sha256(described.encode()).hexdigest()
 

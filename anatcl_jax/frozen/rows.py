@@ -14,7 +14,7 @@ from typing import IO, Any, Protocol
 import jax
 import numpy as np
 
-from anatcl_jax.cohorts import tables
+from anatcl_jax.cohorts import tables, volume_files
 from anatcl_jax.cohorts.volumes import NiftiFile
 from anatcl_jax.data.shards import ShardSet
 from anatcl_jax.errors import UserError, listed
@@ -39,21 +39,26 @@ class Input(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class File:
-  """A NIfTI file."""
+  """A file of its own, and how it is read."""
 
   participant_id: str
   session: str
-  name: str
+  volume: NiftiFile
+
+  @property
+  def name(self) -> str:
+    return str(self.volume.path)
 
   def identity(self) -> str:
     try:
-      about = os.stat(self.name)
+      about = volume_files.state(self.volume.path)
     except OSError:
       return self.name
-    return f'{self.name} {about.st_size} {about.st_mtime_ns}'
+    usual = self.volume == NiftiFile(self.volume.path)
+    return ' '.join(map(str, (self.name, *about, *(() if usual else (self.volume,)))))
 
   def read(self, encoder: Encoder) -> np.ndarray:
-    return encoder.read(NiftiFile(pathlib.Path(self.name)))
+    return encoder.read(self.volume)
 
 
 @dataclasses.dataclass(frozen=True)

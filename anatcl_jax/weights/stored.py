@@ -158,8 +158,9 @@ def read(workdir: pathlib.Path, step: int, parts: tuple[str, ...] = ()
       logging.getLogger('asyncio').setLevel(logging.CRITICAL)
       if newer := _newer(record.get('written_with', {})):
         packages = ' '.join(f"'{name}>={version}'" for name, version in newer.items())
-        raise TooNew(f'{path} can\'t be read here ({_first_line(error)}). Newer libraries than these '
-                     f'wrote it, and can tell whether it is whole: pip install {packages}') from None
+        raise TooNew(f'{path} can\'t be read here ({_first_line(error)}). Newer libraries than '
+                     'these wrote it, and can tell whether it is whole: '
+                     f'pip install {packages}') from None
       raise Damaged(f'{path} can\'t be read ({_first_line(error)})') from None
   found = {name: _digest_of_array(leaf) for name, leaf in by_name(state).items()}
   expected = {name: digest for name, digest in record['arrays'].items()

@@ -178,7 +178,7 @@ FAULTS = {
     'NaN volume': (_spoil_volume(_nan), ['sub-0002', 'NaN']),
     'zero volume': (_spoil_volume(lambda v, a: (v * 0, a)), ['sub-0002', 'every voxel is zero']),
     'another grid': (_spoil_volume(lambda v, a: (v[:-1], a)),
-                     ['sub-0002', 'another grid', '--grid mni1.5']),
+                     ['sub-0002', 'another grid', '--spacing 12', '--grid mni1.5']),
     'shifted grid': (_spoil_volume(lambda v, a: (v, a + 4 * np.eye(4, k=3))),
                      ['sub-0002', 'another grid']),
     'truncated volume': (_truncate, ['sub-0002', 'truncated']),

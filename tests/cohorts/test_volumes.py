@@ -106,7 +106,8 @@ def _saved(path, values, affine=None, code=1):
 
 
 @pytest.mark.parametrize('fault, message', [
-    ('nan', '1 voxels are NaN'), ('zero', 'every voxel is zero'), ('4d', 'one 3-D volume a file'),
+    ('nan', '1 voxels are NaN and are not just'), ('zero', 'every voxel is zero'),
+    ('4d', 'one 3-D volume a file'),
     ('truncated', 'truncated or damaged'), ('text', 'not a readable NIfTI'),
     ('unoriented', 'no orientation'), ('missing', 'no such file')])
 def test_bad_volumes_are_named(tmp_path, fault, message):
@@ -136,7 +137,7 @@ def test_truncated_volumes_in_other_orientations_are_named_too(tmp_path):
 
 
 def test_volume_outside_the_grid_is_an_error(tmp_path):
-  path = _saved(tmp_path / 'far.nii', np.ones((5, 5, 5), np.float32))
+  path = _saved(tmp_path / 'far.nii', np.ones((5, 5, 5), np.float32), np.diag([9, 9, 9, 1]))
   with pytest.raises(UserError, match='outside the grid'):
     read_volume(NiftiFile(path), Grid.of((5, 5, 5), [[1, 0, 0, 900], [0, 1, 0, 0], [0, 0, 1, 0],
                                                      [0, 0, 0, 1]]))
