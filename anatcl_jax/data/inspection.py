@@ -9,7 +9,7 @@ import pandas
 
 from anatcl_jax import figures
 from anatcl_jax.cohorts import tables
-from anatcl_jax.data import digests
+from anatcl_jax.data import digests, intensity
 from anatcl_jax.data.shards import ShardSet, open_shards
 from anatcl_jax.errors import RunFailure, UserError, listed
 from anatcl_jax.progress import progress_bar
@@ -86,6 +86,8 @@ def _describe_volumes(data: ShardSet) -> list[str]:
   lines = [f'volumes: {data.grid}, RAS, {data.info["dtype"]}, values '
            f'{min(s["lowest"] for s in info):.4g} to {max(s["highest"] for s in info):.4g}, '
            f'{sum(s["bytes"] for s in info) / 1e6:.1f} MB in {len(info)} shards']
+  labels = [data.label(record) for record in range(len(data))]
+  lines += [f'WARNING: {line}' for line in intensity.warnings(labels, intensity.of_set(data))]
   alike, asymmetry = resemblance(data)
   if len(data) >= 5:
     mirrored = (asymmetry < _MIRRORED) & (np.median(asymmetry) > _SHARED_ASYMMETRY)

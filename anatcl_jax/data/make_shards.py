@@ -15,7 +15,7 @@ from anatcl_jax.cohorts import cohort as cohorts
 from anatcl_jax.cohorts.cohort import Cohort, Problem
 from anatcl_jax.cohorts.phantom import cohort as phantom
 from anatcl_jax.cohorts.volumes import NAMED_GRIDS, Grid, read_grid, resized
-from anatcl_jax.data import shards
+from anatcl_jax.data import intensity, shards
 from anatcl_jax.data.write_shards import Part, Recipe, write_shards
 from anatcl_jax.errors import UserError, listed
 
@@ -134,3 +134,6 @@ def _say_result(made: shards.ShardSet, seconds: float) -> None:
           f'({size / 1e6 / len(made):.2f} MB a volume), {len(made) / seconds:.1f} volumes/s -> '
           f'{made.directory}']
   print('\n'.join(rows))
+  labels = [made.label(record) for record in range(len(made))]
+  for warning in intensity.warnings(labels, intensity.of_set(made)):
+    print(f'WARNING: {warning}', file=sys.stderr)

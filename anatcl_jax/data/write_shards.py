@@ -27,7 +27,7 @@ from anatcl_jax.cohorts import volume_files
 from anatcl_jax.cohorts.cohort import Cohort, Problem, Scan
 from anatcl_jax.cohorts.morphometry import MEASURES
 from anatcl_jax.cohorts.volumes import Grid, read_volume
-from anatcl_jax.data import digests, shards
+from anatcl_jax.data import digests, intensity, shards
 from anatcl_jax.errors import RunFailure, UserError
 from anatcl_jax.progress import progress_bar
 
@@ -191,10 +191,12 @@ def _write_shard(path: pathlib.Path, block: tuple[Scan, ...], recipe: Recipe, po
                      'same command again with fewer --workers, it goes on from here') from None
   except (OSError, RuntimeError) as error:
     raise _not_written(path, error) from None
-  low, high, error = np.array(statistics).T if statistics else ((0,), (0,), (0,))
+  low, high, error, *level_and_spread = (
+      np.array(statistics).T if statistics else ((0,), (0,), (0,), (), ()))
   entry = {'file': path.name, 'records': len(statistics), 'sha256': digest,
            'bytes': path.stat().st_size, 'lowest': float(min(low)), 'highest': float(max(high)),
            'largest_error': float(max(error)), 'left_out': left_out,
+           'level_and_spread': np.transpose(level_and_spread).tolist(),
            'fingerprint': _fingerprint(block, recipe)}
   try:
     path.with_name(path.name + '.json').write_text(json.dumps(entry))
@@ -209,7 +211,7 @@ def _not_written(path: pathlib.Path, error: Exception) -> RunFailure:
 
 
 def _encode(scan: Scan, recipe: Recipe) -> tuple[bytes, tuple[float, ...], str | None]:
-  """A record, (lowest, highest, largest rounding error), and why there is none."""
+  """A record, (lowest, highest, rounding error, level, spread), and why there is none."""
   try:
     volume = read_volume(scan.volume, recipe.grid)
     record = shards.encode_record(*scan.key, volume, recipe.dtype)
@@ -217,7 +219,8 @@ def _encode(scan: Scan, recipe: Recipe) -> tuple[bytes, tuple[float, ...], str |
     return b'', (), f'can\'t be read: {error}'
   _, _, stored, scale = shards.decode_record(record)
   error = np.abs(stored.astype(np.float32) * np.float32(scale) - volume).max()
-  return record, (float(volume.min()), float(volume.max()), float(error)), None
+  return record, (float(volume.min()), float(volume.max()), float(error),
+                  *intensity.level_and_spread(volume)), None
 
 
 def _write_labels(staging: pathlib.Path, cohort: Cohort, recipe: Recipe, made: list[dict]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from anatcl_jax.data import intensity
 from anatcl_jax.errors import listed
 from anatcl_jax.frozen.rows import Row
 
@@ -41,6 +42,7 @@ def warnings(rows: list[Row], labels: list[str], card: dict[str, Any]) -> list[s
         f'({listed(unlike, 3)}; values up to {high:.4g}, expected below about {MOST_HIGH:g}; '
         f'{nonzero:.0%} of voxels not zero): features of such input mean nothing; give the '
         'modulated maps of CAT12 (mwp1) or FSL-VBM')
+  found += intensity.warnings(labels, np.array([[row.high] for row in rows]))
   if len(rows) > 1:
     same = constant_channels(features)
     if same.all():
