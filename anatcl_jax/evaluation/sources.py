@@ -23,6 +23,7 @@ from anatcl_jax.frozen import table as feature_table
 from anatcl_jax.weights.choice import workdir_of
 from anatcl_jax.weights.load import Weights, encoder_options, load_weights, untrained
 
+_NAME = r'[\w.+-]+'
 _SHARDS = 'the shards'       # no name that a table of features may have
 
 
@@ -54,7 +55,7 @@ def named_paths(text: str, key: str, reserved: tuple[str, ...] = ()) -> dict[str
         workdir.resolve().name if workdir.is_dir() else path.stem) + (which and f'-{which}'))
     if not name or not str(path).strip('.'):
       raise UserError(f'config.{key}: {part!r} is not NAME=PATH')
-    if not re.fullmatch(r'[\w.+-]+', name):
+    if not re.fullmatch(_NAME, name):
       raise UserError(f'config.{key}: {name!r} is no name; use letters, digits and . _ + -')
     if name in reserved:
       raise UserError(f'config.{key}: {name!r} is the name of a baseline; give another, as in '
@@ -71,12 +72,16 @@ def _parts(text: str) -> list[str]:
   pieces, parts = text.split(','), []
   while pieces:
     size = next(size for size in range(len(pieces), 0, -1)
-                if size == 1 or _is_there(','.join(pieces[:size]))
-                or _is_there(','.join(pieces[:size]).partition('=')[2]))
+                if size == 1 or _is_given(','.join(pieces[:size])))
     part = ','.join(pieces[:size])
     parts.append(part if _is_there(part) else part.strip())
     pieces = pieces[size:]
   return [part for part in parts if part]
+
+
+def _is_given(part: str) -> bool:
+  name, _, path = part.partition('=')
+  return _is_there(part) or re.fullmatch(_NAME, name.strip()) is not None and _is_there(path)
 
 
 def _is_there(path: str) -> bool:
