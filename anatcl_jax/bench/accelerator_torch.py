@@ -17,7 +17,7 @@ from anatcl_jax.training.step import Batch
 
 def make_step(config: ml_collections.ConfigDict, batch: Batch, compiled: bool
               ) -> Callable[[], object]:
-  """A step that gives its loss, perhaps still on its way; `finish(loss)` waits for it.
+  """A step that gives its loss, which may be on its way still: fetching it waits.
 
   Raises:
     UserError: PyTorch or the package anatcl is missing, or has no such encoder.

@@ -143,3 +143,13 @@ def test_winograd_in_float32():
   x, kernel = normal(1, 6, 20, 20, 64).astype(np.float32), normal(3, 3, 3, 64, 8).astype(np.float32)
   exact = expected_conv(x.astype(np.float64), kernel.astype(np.float64), 1)
   assert_close(np.float64(convolution_cpu.winograd(x, kernel)), np.float64(exact), 1e-5)
+
+
+def test_xla_is_told_of_layouts_on_gpus_in_bfloat16_where_it_knows_how(monkeypatch):
+  assert convolution.compiler_options('bfloat16') == {}          # a CPU
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  assert convolution.compiler_options('bfloat16') == {'xla_gpu_force_conv_nhwc': True}
+  assert convolution.compiler_options('float32') == {}
+  assert not convolution._known('xla_gpu_no_such_option')
+  monkeypatch.setattr(convolution, '_known', lambda *options: False)
+  assert convolution.compiler_options('bfloat16') == {}
