@@ -20,6 +20,7 @@ from anatcl_jax.data.make_shards import make_shards
 
 _DISTINCT = 8     # volumes
 _BLOB = 8         # voxels
+_HEAD = 200       # mm, its longest side
 _EMPTY = 0.6      # share of the voxels, which are 0 as outside of the brain
 
 
@@ -47,6 +48,7 @@ def _volume(path: pathlib.Path, shape: tuple[int, ...], rng: np.random.Generator
   blobs = rng.random([-(-n // _BLOB) for n in shape], np.float32)
   near = np.ix_(*(np.arange(n) // _BLOB for n in shape))
   volume = (blobs.clip(_EMPTY) - _EMPTY)[near] / (1 - _EMPTY) * rng.normal(1, 0.05, shape)
+  spacing = _HEAD / max(shape)
   nibabel.save(nibabel.Nifti1Image(volume.clip(0).astype(np.float32),
-                                   np.diag([1.5, 1.5, 1.5, 1])), path)
+                                   np.diag([spacing, spacing, spacing, 1])), path)
   return path
