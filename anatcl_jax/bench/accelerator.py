@@ -193,8 +193,9 @@ class _Bench:
     if self._shards is None:
       shards_of_size.make(self._folder / 'shards', self._scans, self._shape)
       self._shards = self._folder / 'shards'
-    # As many steps from one checkpoint to the next as an epoch of the published recipe has.
-    every = max(1, round(SUBJECTS / (_TRAINED * self._scans)))
+    # As many steps from one checkpoint to the next as an epoch of the published recipe has, unless
+    # a try has few scans.
+    every = min(10, max(1, round(SUBJECTS / (_TRAINED * self._scans))))
     config = self._with(case, data_dir=str(self._shards), cache=case['cache'],
                         checkpoint_every_epochs=every, compilation_cache='none',
                         reader_threads=min(16, os.cpu_count() or 1))
