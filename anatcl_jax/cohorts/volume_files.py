@@ -114,8 +114,8 @@ def _check_content(path: pathlib.Path) -> None:
     if 'annex/objects' in target:
       raise UserError(f'{path}: its content is not here, as DataLad and git-annex link it; run '
                       f'`datalad get {path}`') from None
-    raise UserError(f'{path}: is a link to {target}, which is not there; where DataLad keeps the '
-                    'data, run `datalad get` on it') from None
+    raise UserError(f'{path}: no such file as {target}, to which it is a link; where DataLad '
+                    'keeps the data, run `datalad get` on it') from None
   except OSError as error:
     raise UserError(f'{path}: can\'t be read ({error.strerror})') from None
   if stat.S_ISDIR(about.st_mode):

@@ -44,9 +44,12 @@ def signed(info: dict[str, Any], directory: pathlib.Path, table: pandas.DataFram
 def is_genuine(info: dict[str, Any]) -> bool:
   """Whether dataset.json says what it said when it was signed."""
   rest = {name: value for name, value in info.items() if name != 'digest'}
-  return of_json(rest) == info.get('digest')
+  try:
+    return of_json(rest) == info.get('digest')
+  except RecursionError:     # JSON in JSON in JSON, which is read and can't be written
+    return False
 
 
 def changed_labels(info: dict[str, Any], directory: pathlib.Path) -> list[str]:
   """The label files that are not as they were written."""
-  return [name for name in LABEL_FILES if of_file(directory / name) != info['labels'][name]]
+  return [name for name in LABEL_FILES if of_file(directory / name) != info['labels'].get(name)]

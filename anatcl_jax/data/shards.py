@@ -29,11 +29,11 @@ from anatcl_jax.cohorts import tables
 from anatcl_jax.cohorts.ages import age_problem
 from anatcl_jax.cohorts.participants import read_participants
 from anatcl_jax.cohorts.volumes import Grid, first_line
-from anatcl_jax.data import digests
+from anatcl_jax.data import description, digests
 from anatcl_jax.errors import RunFailure, UserError, is_out_of_memory
 
 SCHEMA_VERSION = 2     # 1 had no digests of dataset.json, the scans and the label files
-DTYPES = ('float32', 'float16', 'uint8')
+DTYPES = description.DTYPES
 
 
 def encode_record(participant_id: str, session: str, volume: np.ndarray, dtype: str) -> bytes:
@@ -240,17 +240,14 @@ def read_info(directory: pathlib.Path) -> dict[str, Any]:
         f'{directory} holds no shards (dataset.json): make them with `python -m anatcl_jax.prepare '
         f'bids --volumes GLOB --participants TSV --morphometry TABLE ... --out {directory}`, or '
         'try the synthetic cohort with --config=configs/pretrain.py:demo') from None
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise UserError(f'{path} can\'t be read ({first_line(error)})') from None
   version = info.get('schema_version') if isinstance(info, dict) else None
-  if version not in range(1, SCHEMA_VERSION + 1):
+  if type(version) is not int or version not in range(1, SCHEMA_VERSION + 1):
     raise UserError(f'{directory} has shard schema {version}, this program reads 1 to '
                     f'{SCHEMA_VERSION}; prepare the set again')
-  if lacking := {'grid', 'dtype', 'atlas', 'regions', 'measures', 'shards'} - set(info):
-    raise UserError(f'{path} lacks {", ".join(sorted(lacking))}; prepare the set again')
-  if not all(isinstance(shard, dict) and {'file', 'records', 'bytes', 'sha256'} <= set(shard)
-             for shard in info['shards']):
-    raise UserError(f'{path} does not describe its shards; prepare the set again')
+  if why := description.problem(info):
+    raise UserError(f'{path} {why}; prepare the set again')
   if (version > 1 or 'digest' in info) and not digests.is_genuine(info):
     raise UserError(f'{path} was changed since it was written; restore it or prepare the set again')
   return info

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import datetime
 import errno
+import glob
 import hashlib
 import json
 import multiprocessing
@@ -16,11 +17,13 @@ import pathlib
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
 import anatcl_jax
+from anatcl_jax import lock
 from anatcl_jax.cohorts import atlas as atlases
 from anatcl_jax.cohorts import cohort as cohorts
 from anatcl_jax.cohorts import volume_files
@@ -76,6 +79,26 @@ def write_shards(cohort: Cohort, recipe: Recipe, out: pathlib.Path, *, workers: 
   out = out.resolve()
   if not out.name:
     raise UserError(f'--out {out} has no name; give a folder of its own')
+  with _alone(out, part):
+    return _write(cohort, recipe, out, workers, leave_out_bad, part)
+
+
+@contextlib.contextmanager
+def _alone(out: pathlib.Path, part: Part | None) -> Iterator[None]:
+  """Holds `out`, or a part's share of it; the last run waits for no part that is still at work."""
+  share = f'{out.name}.part-'
+  with contextlib.ExitStack() as stack:
+    if part is None:
+      stack.enter_context(lock.alone_with(out, 'choose another --out'))
+      for path in out.parent.glob(f'.{glob.escape(share)}*{lock.LOCK_FILE}'):
+        stack.enter_context(lock.alone_with(out.with_name(path.name[1:-len(lock.LOCK_FILE)])))
+    else:
+      stack.enter_context(lock.alone_with(out.with_name(f'{share}{part.index}-of-{part.count}')))
+    yield
+
+
+def _write(cohort: Cohort, recipe: Recipe, out: pathlib.Path, workers: int, leave_out_bad: bool,
+           part: Part | None) -> shards.ShardSet | None:
   staging = out.with_name(out.name + '.partial')
   previous = _previous_shards(out, recipe)
   fresh = not staging.exists()
@@ -141,7 +164,16 @@ def _previous_shards(out: pathlib.Path, recipe: Recipe) -> dict[str, dict]:
   if not grid.matches(recipe.grid) or info['dtype'] != recipe.dtype:
     raise UserError(f'{out} holds shards of {info["dtype"]} on {grid}, not of {recipe.dtype} on '
                     f'{recipe.grid}; choose another --out or remove it')
-  return {shard['fingerprint']: shard for shard in info['shards']}
+  return {shard.get('fingerprint'): shard for shard in info['shards']}
+
+
+def _entry(path: pathlib.Path) -> dict:
+  """What a finished shard says of itself; nothing where that is damaged: it is written again."""
+  try:
+    entry = json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, ValueError, RecursionError):
+    return {}
+  return entry if isinstance(entry, dict) else {}
 
 
 def _kept_shard(path: pathlib.Path, block: tuple[Scan, ...], recipe: Recipe, previous: dict,
@@ -150,9 +182,9 @@ def _kept_shard(path: pathlib.Path, block: tuple[Scan, ...], recipe: Recipe, pre
   fingerprint = _fingerprint(block, recipe)
   entry_file = path.with_name(path.name + '.json')
   if entry_file.is_file():
-    entry = json.loads(entry_file.read_text())
-    if (entry['fingerprint'] == fingerprint and path.is_file()
-        and digests.of_file(path) == entry['sha256']):
+    entry = _entry(entry_file)
+    if (entry.get('fingerprint') == fingerprint and path.is_file()
+        and digests.of_file(path) == entry.get('sha256')):
       return entry
   if fingerprint not in previous:
     return None

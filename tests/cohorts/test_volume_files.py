@@ -138,7 +138,7 @@ ODD = {
     'Git LFS': ('.nii.gz', lambda path: path.write_text(
         'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n'), 'git lfs pull'),
     'another broken link': ('.nii', lambda path: os.symlink('/nowhere/x.nii', path),
-                            '/nowhere/x.nii'),
+                            'no such file as /nowhere/x.nii'),
     'truncated': ('.nii.gz', _unfinished, 'truncated or damaged'),
     'MGH without orientation': ('.mgh', _no_orientation, 'no orientation'),
     'a pickle': ('.nii', lambda path: path.write_bytes(pickle.dumps([1] * 300)), 'not a readable'),
