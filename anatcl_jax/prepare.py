@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 PRESETS = ('bids', 'adni', 'oasis3', 'schizconnect', 'abide1')
 GRIDS = ('mni1.5',)
 DTYPES = ('float32', 'float16', 'uint8')
+STREAMS = ('longitudinal', 'cross-sectional', 'either')
 LAYOUTS = ('subjects', 'hub', 'matrix')
 MODALITIES = ('vbm', 'quasiraw')
+ATLASES = tuple(atlases.ATLASES)
 PHANTOM = {'subjects': 100, 'seed': 0, 'sites': 3, 'sessions': 1, 'patients': 0.0, 'spacing': 5.0}
 
 _BIDS_EXAMPLE = """\
@@ -104,8 +106,8 @@ def _add_bids(commands) -> None:
                            'depth, or a folder of them')
   parser.add_argument('--id-pattern', metavar='REGEX',
                       help='regular expression that finds (?P<participant>...) and, if there are '
-                           'any, (?P<session>...) in the path of a volume (default: by name, as '
-                           'BIDS, CAT12 and --phenotypes name them)')
+                           'any, (?P<session>...) in the path of a volume, and in names of '
+                           'morphometry (default: by name, as BIDS, CAT12 and --phenotypes do)')
   command_line.add_reading(parser)
   parser.add_argument('--participants', required=True, type=pathlib.Path, metavar='TSV',
                       help='participants.tsv with participant_id and age (years), or the table of '
@@ -129,8 +131,16 @@ def _add_bids(commands) -> None:
                       help='the only age of a participant with several sessions is that of all')
   parser.add_argument('--morphometry', action='extend', nargs='+', default=[], type=pathlib.Path,
                       metavar='TABLE',
-                      help="aparcstats2table outputs, tab or comma, or FreeSurfer's SUBJECTS_DIR; "
-                           'none: no anatomical loss')
+                      help='SUBJECTS_DIRs of FreeSurfer or FastSurfer, or tables: '
+                           'aparcstats2table, ENIGMA, HCP, ABCD, UK Biobank, wide CSV; of one site '
+                           'or of many (default: none, no anatomical loss)')
+  parser.add_argument('--stream', choices=STREAMS, default='longitudinal',
+                      help="whose morphometry counts where FreeSurfer's longitudinal stream "
+                           '(.long.) has made some; either: that, else the cross-sectional '
+                           '(default: %(default)s)')
+  parser.add_argument('--loose-names', action='store_true',
+                      help='names in morphometry that differ only in punctuation are one, also '
+                           'between digits: ds1_77 is ds177')
   _add_labels(parser)
   _add_output(parser)
   parser.set_defaults(run=_prepare_bids)
@@ -154,7 +164,7 @@ def _add_openbhb(commands) -> None:
   parser.add_argument('--axes', choices=['LAS', 'RAS'], default='LAS',
                       help='how the arrays are stored, where no template is at hand '
                            '(default: %(default)s)')
-  _add_labels(parser)
+  _add_labels(parser, of=('desikan', 'destrieux'))
   _add_output(parser)
   parser.set_defaults(run=_prepare_openbhb)
 
@@ -180,8 +190,8 @@ def _add_phantom(commands) -> None:
   parser.set_defaults(run=_prepare_phantom)
 
 
-def _add_labels(parser) -> None:
-  parser.add_argument('--atlas', choices=sorted(atlases.ATLASES), default='desikan',
+def _add_labels(parser, of=ATLASES) -> None:
+  parser.add_argument('--atlas', choices=of, default='desikan',
                       help='cortical atlas of the measures (default: %(default)s)')
   parser.add_argument('--keep-incomplete', action='store_true',
                       help='keep scans without age or morphometry: they take part in the terms of '
@@ -234,7 +244,8 @@ def _prepare_bids(chosen: argparse.Namespace) -> None:
   from anatcl_jax.cohorts import bids
   cohort = bids.read_cohort(chosen.volumes, chosen.participants, chosen.morphometry, chosen.atlas,
                             phenotypes=chosen.phenotypes, id_pattern=chosen.id_pattern,
-                            reading=_reading(chosen), same_age=chosen.same_age)
+                            reading=_reading(chosen), same_age=chosen.same_age,
+                            stream=chosen.stream, loose_names=chosen.loose_names)
   _write(chosen, cohort.with_volumes(geometry=chosen.geometry, nan_is_zero=chosen.nan == 'zero'))
 
 

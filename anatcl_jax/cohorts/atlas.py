@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import re
+
 # OpenBHB's order (not alphabetical: the poles, transverse temporal cortex and insula come last, as
 # in FreeSurfer's colour table).
 _DESIKAN_HEMISPHERE = (
@@ -34,10 +37,16 @@ _DESTRIEUX_HEMISPHERE = (
     'S_pericallosal', 'S_postcentral', 'S_precentral-inf-part', 'S_precentral-sup-part',
     'S_suborbital', 'S_subparietal', 'S_temporal_inf', 'S_temporal_sup', 'S_temporal_transverse')
 
+# Desikan-Killiany-Tourville: Klein and Tourville 2012 gave the regions of these three to their
+# neighbours, so that regions of the same name are not quite the same cortex.
+NOT_IN_DKT = ('bankssts', 'frontalpole', 'temporalpole')
+_DKT_HEMISPHERE = tuple(name for name in _DESIKAN_HEMISPHERE if name not in NOT_IN_DKT)
+
 HEMISPHERES = ('lh', 'rh')
 
 # Regions of one hemisphere, by the atlas's name on the command line.
-ATLASES = {'desikan': _DESIKAN_HEMISPHERE, 'destrieux': _DESTRIEUX_HEMISPHERE}
+ATLASES = {'desikan': _DESIKAN_HEMISPHERE, 'destrieux': _DESTRIEUX_HEMISPHERE,
+           'dkt': _DKT_HEMISPHERE}
 
 
 def regions(atlas: str) -> tuple[str, ...]:
@@ -45,6 +54,19 @@ def regions(atlas: str) -> tuple[str, ...]:
   return tuple(f'{hemisphere}_{name}' for hemisphere in HEMISPHERES for name in ATLASES[atlas])
 
 
-def region_name(text: str) -> str:
-  """A region by its name here: FreeSurfer 6.0 writes G&S_subcentral, others G_and_S_subcentral."""
-  return text.replace('&', '_and_')
+def find_region(text: str, atlas: str) -> str | None:
+  """A region of a hemisphere by any spelling of its name, or None.
+
+  FreeSurfer 6.0 writes G&S_subcentral, others G_and_S_subcentral, R's data frames G.S_subcentral;
+  case and punctuation are passed over.
+  """
+  return _by_bare_name(atlas).get(_bare(text))
+
+
+@functools.cache
+def _by_bare_name(atlas: str) -> dict[str, str]:
+  return {_bare(name): name for name in ATLASES[atlas]}
+
+
+def _bare(text: str) -> str:
+  return ''.join(word for word in re.findall('[a-z0-9]+', text.lower()) if word != 'and')

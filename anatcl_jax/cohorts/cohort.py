@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import pathlib
@@ -96,6 +97,7 @@ def join(scans: tuple[Scan, ...], table: pandas.DataFrame, participants: str,
   measures = measured.measures if measured else ()
   values = np.full((len(scans), len(regions), len(measures)), np.nan, np.float32)
   measured_rows = {key: i for i, key in enumerate(measured.scans)} if measured else {}
+  sessions = collections.Counter(scan.participant_id for scan in scans)
   problems, rows = [], []
   for i, scan in enumerate(scans):
     row = _lookup(labels, scan)
@@ -114,8 +116,14 @@ def join(scans: tuple[Scan, ...], table: pandas.DataFrame, participants: str,
     row = _lookup(measured_rows, scan)
     if row is None:
       why = measured.absent.get(scan.key, f'has no row in {measured.source}'
-                                + _own_sessions(scan, measured_rows))
+                                + (_own_sessions(scan, measured_rows) or _others(measured)))
       problems.append(Problem(scan.label, why, missing=True))
+      continue
+    if scan.session and not measured.scans[row][1] and sessions[scan.participant_id] > 1:
+      problems.append(Problem(scan.label, (
+          f'has no row of its own in {measured.source}, only one of {scan.participant_id}, who has '
+          f'{sessions[scan.participant_id]} scans; name its session, as {scan.label}'),
+          missing=True))
       continue
     values[i] = measured.values[row]
     if why := measured.outliers.get(measured.scans[row]):
@@ -151,13 +159,13 @@ def _lookup(rows: dict[tuple[str, str], int], scan: Scan) -> int | None:
   """The row of a scan; where scan or table names no session, the participant's only row."""
   if scan.key in rows:
     return rows[scan.key]
-  if scan.session and (scan.participant_id, '') not in rows:
-    own = [session for name, session in rows if name == scan.participant_id]
-    key = scan.participant_id, identifiers.known_session(scan.session, own)
-    if key in rows:
-      return rows[key]
-  own = [] if scan.session else [row for key, row in rows.items() if key[0] == scan.participant_id]
-  return own[0] if len(own) == 1 else rows.get((scan.participant_id, ''))
+  own = [(name, session) for name, session in rows if name == scan.participant_id]
+  if scan.session:
+    # Beside rows of sessions, one without is of none of them: a template's, or an average.
+    sessions = [session for _, session in own]
+    key = scan.participant_id, identifiers.known_session(scan.session, sessions)
+    return rows.get(key, rows.get((scan.participant_id, '')) if len(own) == 1 else None)
+  return rows[own[0]] if len(own) == 1 else rows.get((scan.participant_id, ''))
 
 
 def _alike(scan: Scan, rows: dict[tuple[str, str], int]) -> str:
@@ -175,7 +183,16 @@ def _alike(scan: Scan, rows: dict[tuple[str, str], int]) -> str:
 def _own_sessions(scan: Scan, rows: dict[tuple[str, str], int]) -> str:
   """What a table has of the participant instead of the scan, to end a sentence."""
   own = [session for participant, session in rows if participant == scan.participant_id]
+  if scan.session and own:
+    return f', only of {listed([session or "no session" for session in own])}'
   return f', only its sessions {listed(own)}; its volume must say which' if own else ''
+
+
+def _others(measured: Morphometry) -> str:
+  """Rows that no scan has, to end a sentence: perhaps the scan's is among them."""
+  names = measured.unmatched
+  return (f'; it has rows of no scan, such as {listed(list(names), 3)} (--id-pattern says what in '
+          'them is the participant)' if names else '')
 
 
 def settle(problems: list[Problem], scans: int, leave_out_bad: bool) -> set[str]:

@@ -1,8 +1,9 @@
-"""Regional morphometry from FreeSurfer's own folders: <subject>/stats/{lh,rh}.aparc.stats."""
+"""Regional morphometry from FreeSurfer's and FastSurfer's folders: <subject>/stats/*.stats."""
 
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Iterable
 
 from anatcl_jax.cohorts import atlas as atlases
 from anatcl_jax.cohorts import tables
@@ -13,48 +14,75 @@ _MEASURES = {'SurfArea': 'area', 'GrayVol': 'volume', 'ThickAvg': 'thickness',
              'ThickStd': 'thicknessstd', 'MeanCurv': 'meancurv', 'GausCurv': 'gauscurv',
              'FoldInd': 'foldind', 'CurvInd': 'curvind'}
 
-_PARCELLATIONS = {'desikan': 'aparc', 'destrieux': 'aparc.a2009s'}
+# Names of stats files. DKT: of recon-all, of FastSurfer, and of FreeSurfer 5.3.
+_PARCELLATIONS = {'desikan': ('aparc',), 'destrieux': ('aparc.a2009s',),
+                  'dkt': ('aparc.DKTatlas', 'aparc.DKTatlas.mapped', 'aparc.DKTatlas40')}
 
-ScanKey = tuple[str, str]                                   # participant_id, session
-Columns = dict[tuple[str, str], dict[ScanKey, float]]       # (region, measure) -> value by scan
+Values = dict[tuple[str, str], float]       # (region, measure) -> value
 
 
-def read_subjects(directory: pathlib.Path, atlas: str) -> tuple[Columns, dict[ScanKey, str]]:
-  """All measures (mm, mm^2, mm^3, ...) of the subjects of a SUBJECTS_DIR, and why some lack any.
+def subject_folders(directory: pathlib.Path) -> dict[str, pathlib.Path]:
+  """The folders of a SUBJECTS_DIR that hold stats, by subject; of <subject>/ses-1 by both names.
 
-  Of a session that was processed twice, the longitudinal stream's folder is read; its templates
-  and fsaverage are no scans and are passed over.
+  Templates of FreeSurfer's and FastSurfer's longitudinal streams and fsaverage are no subjects. A
+  single subject's own folder is one too.
 
   Raises:
-    UserError: there are no subjects, none can be read, or two folders are of one scan.
+    UserError: it can't be read, or holds no subject.
   """
-  columns: Columns = {}
-  incomplete: dict[ScanKey, str] = {}
-  for scan, folder in _subject_folders(directory).items():
-    for hemisphere in atlases.HEMISPHERES:
-      path = folder / 'stats' / f'{hemisphere}.{_PARCELLATIONS[atlas]}.stats'
-      try:
-        measured = read_stats(path, hemisphere)
-      except UserError as error:
-        incomplete.setdefault(scan, f'lacks morphometry: {error}')
-        continue
-      for region in measured.keys() & set(atlases.ATLASES[atlas]):
-        for measure, value in measured[region].items():
-          columns.setdefault((f'{hemisphere}_{region}', measure), {})[scan] = value
-      if lacking := [name for name in atlases.ATLASES[atlas] if name not in measured]:
-        incomplete.setdefault(scan, f'lacks morphometry: {path}: has no region {listed(lacking)}; '
-                                    'look at its surfaces, or run recon-all again')
-  if not columns:
-    first = next(iter(incomplete.values()))
-    raise UserError(f'{directory}: no subject can be read; the first {first}')
-  return columns, incomplete
+  try:
+    if (directory / 'stats').is_dir():
+      return {directory.resolve().name: directory}
+    folders = {}
+    for path in sorted(directory.iterdir()):
+      for below in [path, *sorted(path.glob('ses-*'))]:
+        if (below / 'stats').is_dir():
+          folders[path.name if below == path else f'{path.name}_{below.name}'] = below
+  except OSError as error:
+    raise UserError(f'{directory}: can\'t be read ({error.strerror})') from None
+  subjects = {name: path for name, path in folders.items()
+              if not name.startswith('fsaverage') and not any(path.glob('base-tps*'))}
+  if not subjects:
+    raise UserError(f'{directory}: holds no <subject>/stats; give FreeSurfer\'s SUBJECTS_DIR, or '
+                    'the tables of aparcstats2table')
+  return subjects
 
 
-def read_stats(path: pathlib.Path, hemisphere: str) -> dict[str, dict[str, float]]:
-  """The measures of each region of a stats file of mris_anatomical_stats, by their names.
+def parcellation(folders: Iterable[pathlib.Path], atlas: str) -> str:
+  """The name of the atlas's stats files in most of the folders: one tool's for all subjects."""
+  names = _PARCELLATIONS[atlas]
+  counts = [sum((path / 'stats' / f'lh.{name}.stats').is_file() for path in folders)
+            for name in names]
+  return names[counts.index(max(counts))]
+
+
+def read_subject(folder: pathlib.Path, atlas: str, name: str) -> tuple[Values, str | None]:
+  """All measures (mm, mm^2, mm^3, ...) of a subject by region, and why it lacks any."""
+  values: Values = {}
+  lacks = []
+  for hemisphere in atlases.HEMISPHERES:
+    path = folder / 'stats' / f'{hemisphere}.{name}.stats'
+    try:
+      measured = read_stats(path, hemisphere, atlas)
+    except UserError as error:
+      lacks.append(f'lacks morphometry: {error}' + (_other_atlas(path, atlas)
+                                                   if not path.exists() else ''))
+      continue
+    values |= {(f'{hemisphere}_{region}', measure): value for region in measured
+               for measure, value in measured[region].items()}
+    if lacking := [region for region in atlases.ATLASES[atlas] if region not in measured]:
+      lacks.append(f'lacks morphometry: {path}: has no region {listed(lacking)}; look at its '
+                   'surfaces, or run recon-all again')
+  return values, lacks[0] if lacks else None
+
+
+def read_stats(path: pathlib.Path, hemisphere: str,
+               atlas: str) -> dict[str, dict[str, float]]:
+  """The measures of each region of an atlas in a stats file of mris_anatomical_stats, by name.
 
   Raises:
-    UserError: no such file, it is truncated, has no column headers, or is of the other hemisphere.
+    UserError: no such file, it is truncated, has no column headers, or is of the other hemisphere
+      or of another atlas.
   """
   text = tables.read_text(path)
   headers = dict(line[1:].split(maxsplit=1) for line in text.splitlines()
@@ -73,7 +101,12 @@ def read_stats(path: pathlib.Path, hemisphere: str) -> dict[str, dict[str, float
     except (KeyError, ValueError):
       raise UserError(f'{path}: row {" ".join(cells)[:60]!r} lacks a number; '
                       'it is truncated or damaged, run recon-all again') from None
-    region = atlases.region_name(row['StructName'])
+    region = atlases.find_region(row['StructName'], atlas)
+    if atlas == 'dkt' and row['StructName'] in atlases.NOT_IN_DKT:
+      raise UserError(f'{path}: has region {row["StructName"]}, which the DKT atlas has not; it is '
+                      'of another atlas')
+    if not region:
+      continue
     if region in measured:
       raise UserError(f'{path}: has region {region} twice')
     measured[region] = values
@@ -82,26 +115,13 @@ def read_stats(path: pathlib.Path, hemisphere: str) -> dict[str, dict[str, float
   return measured
 
 
-def _subject_folders(directory: pathlib.Path) -> dict[ScanKey, pathlib.Path]:
-  """The folder of each scan, by participant and session."""
-  try:
-    folders = [path for path in sorted(directory.iterdir())
-               if (path / 'stats').is_dir() and not path.name.startswith('fsaverage')]
-  except OSError as error:
-    raise UserError(f'{directory}: can\'t be read ({error.strerror})') from None
-  templates = {path.name.split('.long.')[1] for path in folders if '.long.' in path.name}
-  chosen: dict[ScanKey, pathlib.Path] = {}
-  for path in folders:
-    if path.name in templates or (path / 'base-tps').is_file():
-      continue
-    scan = tables.split_identifier(path.name)
-    other = chosen.get(scan)
-    if other and ('.long.' in other.name) == ('.long.' in path.name):
-      raise UserError(f'{tables.joined_identifier(*scan)} has two folders, {other} and {path}; '
-                      'keep one')
-    if not other or '.long.' in path.name:
-      chosen[scan] = path
-  if not chosen:
-    raise UserError(f'{directory}: holds no <subject>/stats; give FreeSurfer\'s SUBJECTS_DIR, or '
-                    'the tables of aparcstats2table')
-  return chosen
+def _other_atlas(path: pathlib.Path, atlas: str) -> str:
+  """Which atlas's files lie there instead, to end a sentence."""
+  hemisphere = path.name.partition('.')[0]
+  for other, names in _PARCELLATIONS.items():
+    for name in names:
+      if other != atlas and (path.parent / f'{hemisphere}.{name}.stats').is_file():
+        remedy = ', or make the other with run_fastsurfer.sh --fsaparc' if 'mapped' in name else ''
+        return (f'; its {name}.stats is of the {other.upper() if other == "dkt" else other} atlas: '
+                f'read it with --atlas {other}{remedy}')
+  return ''

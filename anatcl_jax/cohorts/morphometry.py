@@ -1,17 +1,15 @@
-"""Regional morphometry from FreeSurfer's tables, matched by region and checked in its units."""
+"""Regional morphometry: its measures, and whether values can be what they are said to be."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import pathlib
-import re
 
 import numpy as np
 
 from anatcl_jax.cohorts import atlas as atlases
-from anatcl_jax.cohorts import freesurfer, tables
-from anatcl_jax.errors import UserError, check_name, listed
+from anatcl_jax.errors import UserError, check_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,53 +60,11 @@ class Morphometry:
   source: str
   outliers: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
   absent: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
+  unmatched: tuple[str, ...] = ()          # rows of no scan, as they are named
 
   @property
   def regions(self) -> tuple[str, ...]:
     return atlases.regions(self.atlas)
-
-
-def read_tables(paths: list[pathlib.Path], atlas: str) -> Morphometry:
-  """Morphometry from a SUBJECTS_DIR, or aparcstats2table tables of any width.
-
-  Columns are `lh_bankssts_thickness`, or bare region names below a corner cell such as
-  `lh.aparc.thickness`; summary columns are not regions and are passed over.
-
-  Raises:
-    UserError: a region that no table has or that two have, a scan twice in a table, text for a
-      number, or a column whose median lies outside the range of its measure.
-  """
-  columns = {}  # (region, measure) -> (path, {scan: value})
-  outliers, absent = {}, {}
-  for path in paths:
-    if path.is_dir():
-      own_columns, lacking = freesurfer.read_subjects(path, atlas)
-      absent |= lacking
-    else:
-      own_columns = _read_table(path, atlas)
-    outliers |= _check_ranges(path, own_columns)
-    for key, values in own_columns.items():
-      if key in columns:
-        raise UserError(f'{path}: {key[0]} {key[1]} stands in {columns[key][0]} too; '
-                        'give each measure of a hemisphere once')
-      columns[key] = (path, values)
-  regions = atlases.regions(atlas)
-  measures = tuple(m for m in MEASURES if any(key[1] == m for key in columns))
-  for measure in measures:
-    missing = [region for region in regions if (region, measure) not in columns]
-    if missing:
-      source = next(path for (_, m), (path, _) in columns.items() if m == measure)
-      raise UserError(f'{source}: {measure} of region {listed(missing)} is in no table; the '
-                      f'{atlas} atlas has {len(regions)} regions, of both hemispheres')
-  scans = tuple(dict.fromkeys([*(scan for _, values in columns.values() for scan in values),
-                               *absent]))
-  values = np.full((len(scans), len(regions), len(measures)), np.nan, np.float32)
-  for j, region in enumerate(regions):
-    for k, measure in enumerate(measures):
-      column = columns[region, measure][1]
-      values[:, j, k] = [column.get(scan, np.nan) for scan in scans]
-  return plausible(Morphometry(atlas, measures, scans, values,
-                               ', '.join(path.name for path in paths), outliers, absent))
 
 
 def plausible(morphometry: Morphometry) -> Morphometry:
@@ -142,6 +98,15 @@ def outlying_cells(scans: list[tuple[str, str]], values: np.ndarray, columns: li
   return result
 
 
+def check_medians(path: pathlib.Path, columns: dict[tuple[str, str], np.ndarray]) -> None:
+  """Stops columns (region, measure) of another measure or unit: a UserError by their medians."""
+  for (region, name), values in columns.items():
+    measure, median = MEASURES[name], _median(values)
+    if median < measure.lowest or median > measure.highest:
+      raise UserError(f'{path}: {region}_{name} has a median of {median:g}, outside '
+                      f'{_range(name)}; does the table hold another measure or unit?')
+
+
 def measure_names(text: str, available: tuple[str, ...]) -> tuple[str, ...]:
   """The config's `measures`: a list joined by `+`, or `all` that are available.
 
@@ -156,53 +121,6 @@ def measure_names(text: str, available: tuple[str, ...]) -> tuple[str, ...]:
   if len(set(names)) < len(names):
     raise UserError(f'measures {text!r} names a measure twice')
   return names
-
-
-def _read_table(path: pathlib.Path, atlas: str) -> freesurfer.Columns:
-  """The columns of a table that are regions, each a value by scan."""
-  if path.suffix == '.stats':
-    raise UserError(f'{path}: is no table; give the SUBJECTS_DIR that holds its subject')
-  table = tables.read_table(path, lambda name: (name not in atlases.ATLASES[atlas]
-                                                and not _region_and_measure(name, atlas, None)))
-  corner = str(table.columns[0])
-  table = table[table[corner].notna()]
-  scans = tables.scan_keys(table, corner)
-  labels = [tables.joined_identifier(*scan) for scan in scans]
-  twice = sorted({label for label, scan in zip(labels, scans) if scans.count(scan) > 1}) if len(
-      set(scans)) < len(scans) else []
-  if twice:
-    raise UserError(f'{path}: {listed(twice)} has more than one row')
-  default = re.match(r'(lh|rh)\.aparc.*\.(\w+)$', corner)
-  columns = {key: dict(zip(scans, tables.numbers(path, table[name], labels)))
-             for name in table.columns[1:] if (key := _region_and_measure(name, atlas, default))}
-  if not columns:
-    raise UserError(f'{path}: no column is a region of the {atlas} atlas with a measure, such as '
-                    f'lh_bankssts_thickness; it has {listed(list(table.columns), 4)}')
-  return columns
-
-
-def _check_ranges(path: pathlib.Path, columns: freesurfer.Columns) -> dict[tuple[str, str], str]:
-  """An outlying cell of each scan that has one; stops columns of another measure or unit."""
-  outliers = {}
-  for (region, name), column in columns.items():
-    values, measure = np.array(list(column.values())), MEASURES[name]
-    median = _median(values)
-    if median < measure.lowest or median > measure.highest:
-      raise UserError(f'{path}: {region}_{name} has a median of {median:g}, outside '
-                      f'{_range(name)}; does the table hold another measure or unit?')
-    outliers = outlying_cells(list(column), values[:, None], [f'{region}_{name}'], [name],
-                              path.name) | outliers
-  return outliers
-
-
-def _region_and_measure(column: str, atlas: str, default: re.Match | None) -> tuple | None:
-  names, column = atlases.ATLASES[atlas], atlases.region_name(column)
-  match = re.fullmatch(r'(lh|rh)_(.+)_([a-z]+)', column)
-  if match and match[2] in names and match[3] in MEASURES:
-    return f'{match[1]}_{match[2]}', match[3]
-  if default and column in names and default[2] in MEASURES:
-    return f'{default[1]}_{column}', default[2]
-  return None
 
 
 def _range(measure: str) -> str:

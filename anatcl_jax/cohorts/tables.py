@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import io
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pandas
 
@@ -40,11 +41,11 @@ def read_table(path: pathlib.Path,
                may_repeat: Callable[[str], bool] = lambda name: False) -> pandas.DataFrame:
   """A table of tabs, commas or semicolons with a header; every cell text, missing cells NaN.
 
-  A column that `may_repeat` is one that the caller passes over: tables joined side by side repeat
-  their summaries.
+  Columns of one name and the same cells are one. A column that `may_repeat` is one that the caller
+  passes over: tables joined side by side repeat their summaries.
 
   Raises:
-    UserError: no such file, no text in it, ragged rows, or a column named twice.
+    UserError: no such file, no text in it, ragged rows, or a column twice with other cells.
   """
   text = read_text(path)
   header = text.partition('\n')[0]
@@ -56,14 +57,14 @@ def read_table(path: pathlib.Path,
   if len(rows) < 2:
     raise UserError(f'{path}: holds no rows')
   columns = [name.strip() for name in rows[0]]
-  twice = sorted({name for name in columns
-                  if columns.count(name) > 1 and name and not may_repeat(name)})
-  if twice:
-    raise UserError(f'{path}: column {listed(twice)} stands there twice')
   ragged = [f'{row[0]} ({len(row)})' for row in rows[1:] if len(row) != len(columns)]
   if ragged:
     raise UserError(f'{path}: {len(columns)} columns, but other numbers of cells in the rows of '
                     f'{listed(ragged)}')
+  twice = sorted({name for name, cells in _repeated(columns, rows[1:])
+                  if not may_repeat(name) and cells > 1})
+  if twice:
+    raise UserError(f'{path}: column {listed(twice)} stands there twice, with other values')
   table = pandas.DataFrame(rows[1:], columns=columns, dtype=str)
   table = table.loc[:, ~table.columns.duplicated()]
   table = table.apply(lambda column: column.str.strip())
@@ -90,6 +91,14 @@ def _rows(text: str, separator: str) -> list[list[str]]:
   if swallowed:
     raise swallowed
   return rows
+
+
+def _repeated(columns: list[str], rows: list[list[str]]) -> Iterator[tuple[str, int]]:
+  """Names that several columns have, and how many different contents those have."""
+  for name, count in collections.Counter(filter(None, columns)).items():
+    if count > 1:
+      places = [place for place, own in enumerate(columns) if own == name]
+      yield name, len({tuple(row[place].strip() for row in rows) for place in places})
 
 
 def categories(column: pandas.Series) -> pandas.Series:

@@ -139,14 +139,20 @@ def main(arguments: list[str], prog: str) -> None:
                       help='whose regions the tables have (default: %(default)s)')
   parser.add_argument('--measures', default='thickness+volume+area',
                       help='joined by +, or all (default: %(default)s)')
+  parser.add_argument('--id-column', metavar='NAME',
+                      help='column of the tables that holds participants, or its number from 1')
+  parser.add_argument('--loose-names', action='store_true',
+                      help='names that differ only in punctuation are one: ds1_77 is ds177')
   parser.add_argument('--out', type=pathlib.Path, required=True, metavar='FILE.md',
                       help='the page')
   with errors.reported():
     options = parser.parse_args(arguments)
-    from anatcl_jax.cohorts.morphometry import read_tables
+    from anatcl_jax.cohorts.read_morphometry import read_tables
+    from anatcl_jax.cohorts.row_names import RowNames
     outputs.check_file(options.out, '--out')
-    first = read_tables(options.baseline, options.atlas)
-    second = read_tables(options.followup, options.atlas) if options.followup else None
+    names = RowNames(loose=options.loose_names)
+    first, second = (read_tables(paths, options.atlas, names, options.id_column) if paths else None
+                     for paths in (options.baseline, options.followup))
     a, b, measures, incomplete = pair_sessions(first, second, options.measures)
     text = _HEADER.format(
         made_by=outputs.MADE_BY, subjects=len(a), measures=' + '.join(measures),

@@ -40,7 +40,7 @@ def stats_text(subject: str, hemisphere: str, regions: tuple[str, ...],
 def write_subject(folder: pathlib.Path, atlas: str, values: dict[str, np.ndarray],
                   columns=COLUMNS) -> None:
   """<subject>/stats of one subject; `values` by measure over the regions of both hemispheres."""
-  parcellation = {'desikan': 'aparc', 'destrieux': 'aparc.a2009s'}[atlas]
+  parcellation = {'desikan': 'aparc', 'destrieux': 'aparc.a2009s', 'dkt': 'aparc.DKTatlas'}[atlas]
   regions = atlases.ATLASES[atlas]
   (folder / 'stats').mkdir(parents=True)
   for side, hemisphere in enumerate(atlases.HEMISPHERES):

@@ -167,9 +167,9 @@ FAULTS = {
     'duplicate participant': (lambda d: edit_table(
         d / 'participants.tsv', lambda t: pandas.concat([t, t.iloc[[3]].assign(age='33')])),
         ['sub-0004', 'more than once', 'participants.tsv']),
-    'duplicate morphometry row': (lambda d: edit_table(
-        _table(d, 'area'), lambda t: pandas.concat([t, t.iloc[[3]]])),
-                              ['sub-0004', 'more than one']),
+    'duplicate morphometry row': (lambda d: edit_table(_table(d, 'area'), lambda t: pandas.concat(
+        [t, t.iloc[[3]].assign(lh_cuneus_area='1234')])),
+        ['sub-0004', 'more than one', 'lh_cuneus_area', '1234']),
     'participant not in the table': (lambda d: edit_table(
         d / 'participants.tsv', lambda t: t.drop(index=5)), ['sub-0006', 'no row in']),
     'two volumes of one': (lambda d: shutil.copy(

@@ -12,7 +12,8 @@ import pytest
 
 from anatcl_jax import prepare
 from anatcl_jax.cohorts import atlas
-from anatcl_jax.cohorts.morphometry import MEASURES, read_tables
+from anatcl_jax.cohorts.morphometry import MEASURES
+from anatcl_jax.cohorts.read_morphometry import read_tables
 from anatcl_jax.data import shards
 from anatcl_jax.errors import UserError
 from tests.cohorts.layouts_freesurfer import COLUMNS, CONSTANTS, write_subject, write_subjects_dir
@@ -71,11 +72,22 @@ def test_longitudinal_folders_are_preferred_and_templates_skipped(tmp_path):
     write(name, thickness)
   (tmp_path / 'sub-03-base' / 'base-tps').write_text('03\n')
   (tmp_path / 'logs').mkdir()
-  read = read_tables([tmp_path], 'desikan')
-  thickness = dict(zip(read.scans, read.values[:, 0, read.measures.index('thickness')].round(2)))
-  assert thickness == pytest.approx({
-      ('sub-01', 'ses-1'): 2.2, ('sub-01', 'ses-2'): 2.3, ('sub-02', 'ses-1'): 2.6,
-      ('sub-03', ''): 2.8})
+
+  def read(stream):
+    read = read_tables([tmp_path], 'desikan', stream=stream)
+    thickness = read.values[:, 0, read.measures.index('thickness')].round(2)
+    return {scan: value for scan, value in zip(read.scans, thickness) if not np.isnan(value)}, read
+
+  longitudinal, measured = read('longitudinal')
+  assert longitudinal == pytest.approx({('sub-01', 'ses-1'): 2.2, ('sub-01', 'ses-2'): 2.3})
+  assert measured.absent.keys() == {('sub-02', 'ses-1'), ('sub-03', '')}
+  assert 'only a cross-sectional row' in measured.absent['sub-03', '']
+  cross, measured = read('cross-sectional')
+  assert cross == pytest.approx({('sub-01', 'ses-1'): 2.1, ('sub-01', 'ses-2'): 2.4,
+                                 ('sub-02', 'ses-1'): 2.6, ('sub-03', ''): 2.8})
+  assert not measured.absent
+  assert read('either')[0] == pytest.approx(longitudinal | {
+      ('sub-02', 'ses-1'): 2.6, ('sub-03', ''): 2.8})
 
 
 def test_destrieux_in_both_spellings(tmp_path):
@@ -142,13 +154,15 @@ FAULTS = {
     'no such subject': (lambda d: shutil.rmtree(d / 'sub-0003'), ['sub-0003', 'no row in']),
     'an outlying thickness': (_edit(lambda t: re.sub(r' 2(\.\d{3} 0\.500)', r' 9\1', t, count=1)),
                               ['sub-0003', 'thickness 9.', '0.5 to 6 mm']),
-    'two folders of a subject': (lambda d: shutil.copytree(d / 'sub-0003', d / '0003'),
-                                 ['sub-0003', 'two folders', 'keep one']),
+    'two folders of a subject': (
+        lambda d: (shutil.copytree(d / 'sub-0003', d / '0003'), _edit(
+            lambda t: re.sub(r'( 2)\.\d{3} 0\.500', r'\1.111 0.500', t, count=1))(d)),
+        ['sub-0003', 'more than one row in subjects', 'keep one']),
     'no subjects': (lambda d: [shutil.rmtree(path) for path in d.iterdir()],
                     ['subjects', 'SUBJECTS_DIR']),
     'another parcellation': (lambda d: [path.rename(path.with_name(path.name.replace(
         'aparc', 'aparc.DKTatlas'))) for path in d.glob('*/stats/*')],
-        ['no subject can be read', 'sub-0001/stats/lh.aparc.stats']),
+        ['no subject can be read', 'sub-0001/stats/lh.aparc.stats', '--atlas dkt']),
 }
 
 

@@ -19,7 +19,8 @@ import pytest
 
 from anatcl_jax import kernels
 from anatcl_jax.cohorts import atlas as atlases
-from anatcl_jax.cohorts.morphometry import Morphometry, read_tables
+from anatcl_jax.cohorts.morphometry import Morphometry
+from anatcl_jax.cohorts.read_morphometry import read_tables
 from anatcl_jax.errors import UserError
 from anatcl_jax.studies import __main__ as studies
 from anatcl_jax.studies import kernels as kernel_study
