@@ -8,7 +8,7 @@ Arguments follow a colon, joined by commas:
     demo                    the digital cohort (SYNTHETIC subjects) and a tiny encoder
     variant=global|local    which anatomical descriptor; or a sharper one, rbf or whitened
     measures=...            joined by +, or all; default thickness+volume+area
-    atlas=desikan|destrieux cortical atlas of the shards
+    atlas=desikan|destrieux|dkt  cortical atlas of the shards
     also=sex+site           more terms of the loss, by columns of participants.tsv; equal values
                             attract, or set their kernel, as --config.loss.terms.bmi.kernel=rbf
     encoder=...             resnet18 (default), resnet34, resnet50, resnet101, densenet121,
@@ -45,7 +45,7 @@ def get_config(arguments=None):
                                        # centre; or none
   config.measures = chosen.measures    # thickness, volume, area, ... of the shards, joined by +; or
                                        # all
-  config.atlas = chosen.atlas          # of the shards: desikan or destrieux
+  config.atlas = chosen.atlas          # of the shards: desikan, destrieux or dkt
   config.num_folds = 5                 # participants are split into so many, from 2
   config.fold = 0                      # the one held out, from 0
   config.reader_threads = 4            # threads that read shards, from 1

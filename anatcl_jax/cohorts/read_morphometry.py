@@ -280,6 +280,7 @@ def _put_together(blocks: list[_Block], atlas: str, scans: tuple[ScanKey, ...],
     missing = [region for region in regions if (region, measure) not in said]
     if missing:
       raise UserError(_missing(measure, missing, atlas, said, again))
+  values[[places[scan] for scan in disagree]] = np.nan
   return values, disagree
 
 

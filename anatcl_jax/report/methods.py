@@ -30,6 +30,8 @@ REFERENCES = {
     'destrieux': 'Destrieux C, Fischl B, Dale A, Halgren E. Automatic parcellation of human '
                  'cortical gyri and sulci using standard anatomical nomenclature. NeuroImage '
                  '53:1-15, 2010.',
+    'dkt': 'Klein A, Tourville J. 101 labeled brain images and a consistent human cortical '
+           'labeling protocol. Frontiers in Neuroscience 6:171, 2012.',
 }
 
 
@@ -79,7 +81,7 @@ def paragraph(evaluation: Evaluation, saliency_method: str | None = None) -> tup
   if 'morphometry' in baselines:
     atlas = data.get('atlas', 'desikan')
     text.append(f'Morphometry is {_listed(data.get("measures", ["its measures"]))} of the regions '
-                f'of the {atlas.capitalize()} atlas {cite(atlas)}'
+                f'of the {"DKT" if atlas == "dkt" else atlas.capitalize()} atlas {cite(atlas)}'
                 + ('.' if evaluation.synthetic else f' from FreeSurfer {cite("freesurfer")}.'))
   if CHALLENGE in kinds:
     text.append('The OpenBHB challenge score is the mean absolute error of age on external sites '

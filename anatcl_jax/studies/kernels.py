@@ -3,8 +3,9 @@
   python -m anatcl_jax.studies kernels --baseline TABLE ... --followup TABLE ... --out FILE.md
   python -m anatcl_jax.studies kernels --baseline TABLE ... --out FILE.md
 
-Tables are FreeSurfer's (aparcstats2table) of the same participants in two sessions; without
+Tables are those of prepare --morphometry, of the same participants in two sessions; without
 --followup the rows of a participant are the sessions (01_ses-1, 01_ses-2), the first two by name.
+With --one-session only effective positives are told, of the first session of each participant.
 """
 
 from __future__ import annotations
@@ -37,6 +38,19 @@ Made by `python -m anatcl_jax.studies kernels` from
 
 | descriptor | normalisation | identification | effective positives | own/other d |
 |---|---|---|---|---|
+"""
+
+_ONE_SESSION_HEADER = """<!-- {made_by} -->
+# Anatomical kernels on one session
+
+{subjects} participants with {measures} of {regions} regions ({atlas}){left_out}. Effective
+positives: exp(entropy) of a row of weights among them, at most {most}.
+
+Made by `python -m anatcl_jax.studies kernels --one-session` from
+{source}.
+
+| descriptor | normalisation | effective positives |
+|---|---|---|
 """
 
 
@@ -114,10 +128,32 @@ def pair_sessions(first: Morphometry, second: Morphometry | None,
               and np.isfinite([sessions[0][name], sessions[1][name]]).all()]
   if len(complete) < 2:
     raise UserError(f'{len(complete)} participants of {first.source} have complete morphometry in '
-                    'two sessions; the study needs two, and means something from about twenty on')
+                    'two sessions; the study needs two, and means something from about twenty on. '
+                    'Of one session, --one-session tells effective positives')
   everyone = len({*sessions[0], *sessions[1]})
   first_values, second_values = (np.stack([s[name] for name in complete]) for s in sessions)
   return first_values, second_values, chosen, everyone - len(complete)
+
+
+def one_session(table: Morphometry, measures: str) -> tuple[np.ndarray, tuple[str, ...], int]:
+  """Values [N, R, M] of participants' first complete sessions, the measures, how many have none.
+
+  Raises:
+    UserError: a measure that the tables lack, or fewer than two such participants.
+  """
+  from anatcl_jax.cohorts.morphometry import measure_names
+  chosen = measure_names(measures, table.measures)
+  for name in chosen:
+    errors.check_name(name, table.measures, 'measure of the tables')
+  complete = {}
+  for scan, values in _scans(table, chosen):
+    if np.isfinite(values).all():
+      complete.setdefault(scan[0], values)
+  if len(complete) < 2:
+    raise UserError(f'{len(complete)} participants of {table.source} have complete morphometry; '
+                    'the study needs two, and means something from about twenty on')
+  everyone = len({participant for participant, _ in table.scans})
+  return np.stack(list(complete.values())), chosen, everyone - len(complete)
 
 
 def _scans(table: Morphometry, chosen: tuple[str, ...]
@@ -139,6 +175,8 @@ def main(arguments: list[str], prog: str) -> None:
                       help='whose regions the tables have (default: %(default)s)')
   parser.add_argument('--measures', default='thickness+volume+area',
                       help='joined by +, or all (default: %(default)s)')
+  parser.add_argument('--one-session', action='store_true',
+                      help='effective positives alone, of participants with one session')
   parser.add_argument('--id-column', metavar='NAME',
                       help='column of the tables that holds participants, or its number from 1')
   parser.add_argument('--loose-names', action='store_true',
@@ -153,13 +191,25 @@ def main(arguments: list[str], prog: str) -> None:
     names = RowNames(loose=options.loose_names)
     first, second = (read_tables(paths, options.atlas, names, options.id_column) if paths else None
                      for paths in (options.baseline, options.followup))
-    a, b, measures, incomplete = pair_sessions(first, second, options.measures)
-    text = _HEADER.format(
+    if options.one_session and second:
+      raise UserError('--one-session and --followup contradict each other; give one')
+    if options.one_session:
+      a, measures, incomplete = one_session(first, options.measures)
+      b = a
+    else:
+      a, b, measures, incomplete = pair_sessions(first, second, options.measures)
+    header = _ONE_SESSION_HEADER if options.one_session else _HEADER
+    text = header.format(
         made_by=outputs.MADE_BY, subjects=len(a), measures=' + '.join(measures),
         regions=a.shape[1], atlas=options.atlas,
         left_out=f' ({incomplete} more are incomplete)' if incomplete else '', most=len(a) - 1,
         source=first.source + (f' and {second.source}' if second else ''))
     for row in study(a, b, show=True):
+      if options.one_session:
+        clipped_alike = row.normalization.endswith('not clipped')   # by their own range
+        text += '' if clipped_alike else (f'| {row.descriptor} | {row.normalization} | '
+                                          f'{row.effective_positives:.1f} |\n')
+        continue
       text += (f'| {row.descriptor} | {row.normalization} | {row.identification:.2f} | '
                f'{row.effective_positives:.1f} | {row.own_other:.2f} |\n')
     try:
