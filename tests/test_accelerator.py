@@ -212,7 +212,7 @@ def test_losses(method, delta_reduction):
 
 
 def test_a_run_goes_on_where_it_was(training_set, tmp_path, monkeypatch):
-  """The state bit for bit, and the losses that follow; cuDNN's gradients are not reproducible."""
+  """From the saved step on, with the losses of a run that was never stopped: cuDNN rounds anew."""
   restored = []
 
   def noted(*arguments):
