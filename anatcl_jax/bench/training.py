@@ -81,6 +81,8 @@ def main(arguments: list[str], prog: str) -> None:
       print('\n'.join(plan.tables(config, crop_sizes(config.crop) or _OPENBHB)))
       return
     for path in filter(None, (options.json, options.scaling and options.plot)):
+      if not path.absolute().parent.is_dir():
+        raise UserError(f'{path}: its folder is not there')
       outputs.check_file(path, '--json' if path == options.json else '--plot')
     if options.against_torch:
       versus_torch.released(config)   # stops early where it is missing
