@@ -95,6 +95,7 @@ def _make(encoder: Encoder, inputs: list[Input], options: argparse.Namespace, sy
 
   from anatcl_jax import figures
   from anatcl_jax.cohorts import tables
+  from anatcl_jax.cohorts.volumes import read_grid
   from anatcl_jax.frozen import checks as feature_checks
   from anatcl_jax.frozen.rows import Finished, make_rows
   from anatcl_jax.frozen.table import write_description, write_table
@@ -116,6 +117,8 @@ def _make(encoder: Encoder, inputs: list[Input], options: argparse.Namespace, sy
                     f'{listed(list(left_out.values()), 2)}')
   labels = [tables.joined_identifier(one.participant_id, one.session) for one in kept]
   warnings = [*feature_checks.warnings(rows, labels, encoder.weights.card), *_repeated(labels)]
+  if options.volumes and not encoder.grid:
+    warnings += feature_checks.several_grids([read_grid(one.volume) for one in kept], labels)
   for warning in warnings:
     print(f'WARNING: {warning}', file=sys.stderr)
   identifiers = pandas.DataFrame({'participant_id': [one.participant_id for one in kept],

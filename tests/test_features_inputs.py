@@ -103,3 +103,15 @@ def test_images_that_can_not_be_used(folder, volumes, tmp_path):  # noqa: F811
                        (tmp_path / 'no.nii', 'no such file'), ([], 'an empty list')):
     with pytest.raises(UserError, match=message):
       encoder(bad)
+
+
+def test_several_grids_are_said_where_each_is_taken_as_it_is(folder, volumes, tmp_path,  # noqa: F811
+                                                            capsys):
+  image = nibabel.load(volumes[1])
+  nibabel.save(image.slicer[1:], volumes[1])
+  for more, said in (((), True), (('--grid', 'mni1.5', '--spacing', '18'), False)):
+    out = tmp_path / f'{said}.tsv'
+    assert run('--weights', folder, '--volumes', *volumes[:3], '--out', out, *more) == 0
+    assert ('1 of 3 volumes are on another grid' in capsys.readouterr().err) == said
+    warnings = json.loads(out.with_suffix('.json').read_text())['warnings']
+    assert any('sub-0002 on' in line and '--grid mni1.5' in line for line in warnings) == said

@@ -56,7 +56,7 @@ def read_table(path: pathlib.Path,
     raise UserError(f'{path}: not a table ({error})') from None
   if len(rows) < 2:
     raise UserError(f'{path}: holds no rows')
-  columns = [name.strip() for name in rows[0]]
+  columns = [as_meant(name) for name in rows[0]]
   ragged = [f'{row[0]} ({len(row)})' for row in rows[1:] if len(row) != len(columns)]
   if ragged:
     raise UserError(f'{path}: {len(columns)} columns, but other numbers of cells in the rows of '
@@ -67,8 +67,13 @@ def read_table(path: pathlib.Path,
     raise UserError(f'{path}: column {listed(twice)} stands there twice, with other values')
   table = pandas.DataFrame(rows[1:], columns=columns, dtype=str)
   table = table.loc[:, ~table.columns.duplicated()]
-  table = table.apply(lambda column: column.str.strip())
+  table = table.apply(lambda column: column.map(as_meant))
   return table.mask(table.isin(MISSING))
+
+
+def as_meant(cell: str) -> str:
+  """A cell without spaces around it, and without the apostrophe that `write_tables` puts first."""
+  return re.sub(r"^'(?='*[=+\-@].)", '', cell.strip(), flags=re.DOTALL)
 
 
 def _rows(text: str, separator: str) -> list[list[str]]:

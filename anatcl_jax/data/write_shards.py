@@ -26,7 +26,7 @@ import anatcl_jax
 from anatcl_jax import lock
 from anatcl_jax.cohorts import atlas as atlases
 from anatcl_jax.cohorts import cohort as cohorts
-from anatcl_jax.cohorts import volume_files
+from anatcl_jax.cohorts import volume_files, write_tables
 from anatcl_jax.cohorts.cohort import Cohort, Problem, Scan
 from anatcl_jax.cohorts.morphometry import MEASURES
 from anatcl_jax.cohorts.volumes import Grid, read_volume
@@ -270,7 +270,8 @@ def _write_labels(staging: pathlib.Path, cohort: Cohort, recipe: Recipe, made: l
                   'command': ' '.join(sys.argv),
                   'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')},
   }
-  cohort.table.to_csv(staging / 'participants.tsv', sep='\t', index=False, na_rep='n/a')
+  (staging / 'participants.tsv').write_text(write_tables.as_tsv(cohort.table, na_rep='n/a'),
+                                            encoding='utf-8')
   np.save(staging / 'morphometry.npy', cohort.morphometry)
   info = digests.signed(info, staging, cohort.table)
   (staging / 'dataset.json').write_text(json.dumps(info, indent=1) + '\n')

@@ -10,6 +10,7 @@ import numpy as np
 import pandas
 
 from anatcl_jax import outputs
+from anatcl_jax.cohorts.write_tables import as_tsv
 from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation.results import UNTRAINED, Evaluation, Outcome
 from anatcl_jax.evaluation.tasks import METRICS
@@ -82,7 +83,7 @@ def write_tables(evaluation: Evaluation, out: pathlib.Path) -> list[str]:
       results_table(evaluation), predictions_table(evaluation), evaluation.comparisons,
       evaluation.leakage, evaluation.leave_one_site_out, evaluation.reliability,
       evaluation.learning_curves)))
-  texts = {name: table.to_csv(sep='\t', index=False, na_rep='n/a', float_format='%.6g')
+  texts = {name: as_tsv(table, na_rep='n/a', float_format='%.6g')
            for name, table in tables.items() if len(table)}
   texts[outputs.RECORD] = json.dumps(
       {'made_by': outputs.MADE_BY, 'files': [*texts, outputs.RECORD]}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 from typing import Any
 
 import numpy as np
 
+from anatcl_jax.cohorts.volumes import Grid
 from anatcl_jax.data import intensity
 from anatcl_jax.errors import listed
 from anatcl_jax.frozen.rows import Row
@@ -62,3 +64,12 @@ def warnings(rows: list[Row], labels: list[str], card: dict[str, Any]) -> list[s
                    f'range of the training set, in {len(scans)} of {len(rows)} scans '
                    f'({listed(scans, 3)}); was the input made as the training set\'s?')
   return found
+
+
+def several_grids(grids: list[Grid], labels: list[str]) -> list[str]:
+  """A sentence where volumes that are taken as they are lie on several grids."""
+  usual = collections.Counter(grids).most_common(1)[0][0]
+  others = [f'{label} on {grid}' for label, grid in zip(labels, grids) if not grid.matches(usual)]
+  return [f'{len(others)} of {len(grids)} volumes are on another grid than the others, {usual} '
+          f'({listed(others, 2)}): their features differ by the grid too; --grid mni1.5 puts all '
+          'on one'] if others else []

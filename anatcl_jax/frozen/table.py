@@ -14,7 +14,7 @@ import numpy as np
 import pandas
 
 from anatcl_jax import __version__, outputs
-from anatcl_jax.cohorts import tables
+from anatcl_jax.cohorts import tables, write_tables
 from anatcl_jax.cohorts.volumes import first_line
 from anatcl_jax.errors import UserError
 
@@ -55,7 +55,7 @@ def write_table(path: pathlib.Path, identifiers: pandas.DataFrame, features: np.
   if path.suffix == '.parquet':
     table.to_parquet(temporary, index=False, engine='pyarrow')
   else:
-    table.to_csv(temporary, sep='\t', index=False, float_format=_FLOAT32)
+    temporary.write_text(write_tables.as_tsv(table, float_format=_FLOAT32), encoding='utf-8')
   os.replace(temporary, path)
 
 

@@ -176,7 +176,7 @@ def test_damaged_headers_and_noise(tmp_path, seed, capfd):
     ('.img', VALUES, nibabel.Nifti1Pair), ('.img.gz', VALUES, nibabel.Nifti1Pair),
     ('.nii', VALUES, nibabel.Nifti2Image),
     ('.nii.gz', VALUES[..., None, None], nibabel.Nifti1Image),
-    ('.NII', VALUES, nibabel.Nifti1Image)])
+    ('.nii.bz2', VALUES, nibabel.Nifti1Image), ('.NII', VALUES, nibabel.Nifti1Image)])
 def test_what_holds_a_volume_is_read_by_prepare(tmp_path, ending, values, kind):
   folder = tmp_path / 'maps'
   folder.mkdir()
