@@ -168,3 +168,11 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--nan', choices=('background', 'zero'), default='background',
                       help='which NaN voxels are read as 0: those of a volume whose NaN is just '
                            'what lies around the head, or all (default: %(default)s)')
+
+
+def add_weights_cache(parser: argparse.ArgumentParser) -> None:
+  """Adds the option of where released weights that are named are kept."""
+  parser.add_argument('--weights-cache', type=pathlib.Path, metavar='DIR',
+                      help='where released weights given by name are kept (default: '
+                           'ANATCL_JAX_WEIGHTS_CACHE, or anatcl_jax/weights in the user\'s cache '
+                           'folder)')

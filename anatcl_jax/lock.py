@@ -30,6 +30,10 @@ _BUSY = (errno.EAGAIN, errno.EACCES)
 _UNKNOWN = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 
+class InUse(UserError):
+  """Another process holds the folder or file."""
+
+
 @dataclasses.dataclass(frozen=True)
 class _Holder:
   """Who wrote a lock file; `machine` is one running kernel, whose locks see each other."""
@@ -54,8 +58,8 @@ def alone_in(folder: pathlib.Path, remedy: str = 'choose another folder') -> Ite
     remedy: what the user can do besides waiting, for the error.
 
   Raises:
-    UserError: another process holds it (its number, host and beginning are named), or it can't be
-      written.
+    InUse: another process holds it (its number, host and beginning are named).
+    UserError: it can't be written.
   """
   made = [path for path in (folder, *folder.parents) if not path.exists()]
   try:
@@ -127,8 +131,8 @@ def _acquired(path: pathlib.Path, what: pathlib.Path, remedy: str) -> int:
             continue
         return os.dup(descriptor)   # a lock is of all copies
       if beats or waited > _LEASE or locked is False and known and (holder or waited > 1):
-        raise UserError(f'{what} is in use by another process ({holder or "without a name"}); wait '
-                        f'for its end, or {remedy}')
+        raise InUse(f'{what} is in use by another process ({holder or "without a name"}); wait '
+                    f'for its end, or {remedy}')
       if beat is None and not known:
         print(f'note: {what} was in use by {holder}; whether that is still at work is seen in '
               f'{_SILENT:g} s', file=sys.stderr)

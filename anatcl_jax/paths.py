@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import re
+import sys
 
 from anatcl_jax.errors import UserError
 
@@ -31,3 +33,14 @@ def expanded_list(text: str) -> str:
   """The same in each path of `PATH,NAME=PATH,...`."""
   parts = [part.rpartition('=') for part in text.split(',')]
   return ','.join(name + given + expanded(path.strip()) for name, given, path in parts)
+
+
+def user_cache() -> pathlib.Path:
+  """The folder where the user's programs keep what they can make again.
+
+  Raises:
+    RuntimeError: no home folder is known.
+  """
+  if named := os.environ.get('XDG_CACHE_HOME'):
+    return pathlib.Path(named)
+  return pathlib.Path.home() / ('Library/Caches' if sys.platform == 'darwin' else '.cache')

@@ -7,9 +7,14 @@ import sys
 import tqdm
 
 
-def progress_bar(total: int, description: str, unit: str, initial: int = 0,
-                 show: bool = True) -> tqdm.tqdm:
-  """A bar on stderr with rate and remaining time; use as a context manager."""
+def progress_bar(total: int | None, description: str, unit: str, initial: int = 0,
+                 show: bool = True, scale: bool = False) -> tqdm.tqdm:
+  """A bar on stderr with rate and remaining time; use as a context manager.
+
+  Args:
+    total: None where it is not known.
+    scale: thousands and millions are written as k and M, as of bytes.
+  """
   return tqdm.tqdm(total=total, initial=initial, desc=description, unit=f' {unit}',
-                   disable=not show, dynamic_ncols=True,
+                   disable=not show, dynamic_ncols=True, unit_scale=scale,
                    mininterval=0.5 if sys.stderr.isatty() else 20)

@@ -8,6 +8,7 @@ import sys
 
 import jax
 
+from anatcl_jax import paths
 from anatcl_jax.errors import UserError
 
 
@@ -35,7 +36,7 @@ def use_cache(setting: str) -> pathlib.Path | None:
   own = setting == 'auto' and jax.config.jax_compilation_cache_dir
   named = setting != 'auto'
   try:
-    directory = pathlib.Path(own or (setting if named else _user_cache() / 'anatcl_jax'))
+    directory = pathlib.Path(own or (setting if named else paths.user_cache() / 'anatcl_jax'))
     directory.parent.mkdir(parents=True, exist_ok=True)
     directory.mkdir(mode=0o700, exist_ok=True)
     refused = _of_others(directory)
@@ -61,9 +62,3 @@ def _of_others(directory: pathlib.Path) -> str:
   if found.st_uid != os.geteuid():
     return f'belongs to another user (number {found.st_uid})'
   return 'can be written by others' if found.st_mode & 0o022 else ''
-
-
-def _user_cache() -> pathlib.Path:
-  if sys.platform == 'darwin':
-    return pathlib.Path.home() / 'Library' / 'Caches'
-  return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')

@@ -1,4 +1,4 @@
-"""Weights of an encoder with a card that says what they are, by the path of whatever holds them."""
+"""Weights of an encoder with a card that says what they are, by path or by released name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import pathlib
-import re
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ from anatcl_jax.cohorts.volumes import NAMED_GRIDS, first_line
 from anatcl_jax.config import check_seed, crop_sizes
 from anatcl_jax.errors import UserError, check_name, listed
 from anatcl_jax.models.variables import ANY_VOLUME, encoder_shapes, nested
-from anatcl_jax.weights import choice, ranges, released, run_config, stored
+from anatcl_jax.weights import choice, published, ranges, released, run_config, stored
 from anatcl_jax.weights.released_names import from_released
 
 CARD, TENSORS = 'card.json', 'model.safetensors'   # the files of a folder of converted weights
@@ -38,8 +37,8 @@ class Weights:
   notes (a list of sentences). Where they are not the encoder's own, width and small_input are
   there, and where volumes are padded, pad (three sizes). A run's also has seed, precision, epochs,
   step, data_dir; that of a file its sha256, of a released one also options, left_out and
-  batches_tracked (BatchNorm's counters). `features_range` {low [F], high [F]} of scans that were
-  trained on is there for a run that is finished.
+  batches_tracked (BatchNorm's counters), and its address where it came by name. `features_range`
+  {low [F], high [F]} of scans that were trained on is there for a run that is finished.
   """
 
   encoder: str                  # name in the registry
@@ -52,22 +51,27 @@ class Weights:
     return f'Weights({self.encoder}, {numbers:,} numbers, of {self.card.get("source")})'
 
 
-def load_weights(path: str | pathlib.Path) -> Weights:
-  """Weights by the path of what holds them; no code in a file is run.
+def load_weights(path: str | pathlib.Path, cache: pathlib.Path | None = None) -> Weights:
+  """Weights by the path of what holds them, or by name; no code in a file is run.
 
   Args:
     path: a workdir of `python -m anatcl_jax.main` (its newest checkpoint is read; WORKDIR@best and
       WORKDIR@STEP name others), a folder that `python -m anatcl_jax.convert` wrote, a .safetensors
-      beside its card.json or with the names of the released module, or a .pth.
+      beside its card.json or with the names of the released module, a .pth, or a name of
+      `published.RELEASED`, whose file is downloaded the first time.
+    cache: where downloaded files are kept; see published.fetch.
 
   Raises:
     UserError: nothing of the kind is there, it is damaged, or its parts do not fit the encoder.
+    RunFailure: it can't be downloaded.
   """
   if not isinstance(path, (str, os.PathLike)):
     raise UserError(f'{path!r:.100}: weights are given by their path')
   path = pathlib.Path(path)
   place, which = choice.workdir_of(path)
   if not place.exists():
+    if one := published.named(str(path)):
+      return _of_published(one, cache)
     raise UserError(f'{path}: no such weights')
   if (place / 'config.json').is_file():
     weights = _of_workdir(place, which, str(path))
@@ -228,6 +232,18 @@ def _numbers(value: Any) -> np.ndarray | None:
     return None
 
 
+def _of_published(one: published.Published, cache: pathlib.Path | None) -> Weights:
+  def whole(path: pathlib.Path) -> Weights:
+    weights = _of_released(path)
+    check(weights, path)
+    return weights
+
+  weights = whole(published.fetch(one.name, whole, cache=cache))
+  card = weights.card | {'descriptor': one.descriptor, 'fold': one.fold, 'source': one.name,
+                         'address': one.address}
+  return dataclasses.replace(weights, card=card)
+
+
 def _of_released(path: pathlib.Path) -> Weights:
   return _with_released_names(path, released.read(path))
 
@@ -239,9 +255,8 @@ def _with_released_names(path: pathlib.Path, file: released.Released) -> Weights
     raise UserError(f'{path}: {error}') from None
   with path.open('rb') as stream:
     sha256 = hashlib.file_digest(stream, 'sha256').hexdigest()
-  text = f'{path.parent.name}/{path.name}'.lower()
-  folds = re.findall(r'fold[-_]?(\d)', text)
-  descriptors = [name for name in ('global', 'local') if name in text]
+  path_at = path.absolute()
+  descriptor, fold = published.described(f'{path_at.parent.name}/{path_at.name}')
   grid = NAMED_GRIDS['mni1.5']
   notes = ['Grid and crop are those that the published description names; the file says nothing '
            'of them.',
@@ -257,8 +272,8 @@ def _with_released_names(path: pathlib.Path, file: released.Released) -> Weights
   given = file.options.get('fold')
   card = {
       'encoder': encoder, 'head': head and ('mlp' if 'hidden' in head['params'] else 'linear'),
-      'descriptor': descriptors[0] if len(descriptors) == 1 else None,
-      'fold': int(folds[-1]) if folds else given if isinstance(given, int) else None,
+      'descriptor': descriptor,
+      'fold': given if fold is None and type(given) is int else fold,
       'grid': {'shape': list(grid.shape), 'affine': [list(row) for row in grid.affine]},
       'crop': [121, 128, 121], 'axes': AXES, 'source': str(path), 'sha256': sha256,
       'made_by': f'anatcl_jax {__version__}', 'synthetic': False, 'epoch': file.epoch,
