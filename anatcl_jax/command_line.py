@@ -7,6 +7,7 @@ import difflib
 import importlib
 import pathlib
 import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
@@ -157,6 +158,11 @@ def run(commands: Mapping[str, tuple[str, str]], arguments: Sequence[str] | None
     if (command := chosen.command) is None:
       raise UserError(f'give a command: {", ".join(commands)}; see {prog} --help')
     check_name(command, commands, 'command')
+
+
+def say_next(purpose: str, *command: str) -> None:
+  """Prints, as the last line of a command, the command that most people want next, and what for."""
+  print(f'next, {purpose}: {program()} {shlex.join(command)}')
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:

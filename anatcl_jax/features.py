@@ -3,18 +3,27 @@
   python -m anatcl_jax.features --weights model.pth --volumes 'derivatives/**/mwp1*.nii.gz' \\
       --out features.tsv
   python -m anatcl_jax.features --weights runs/mine --data-dir data/adni --out adni.parquet
+  python -m anatcl_jax.features --weights anatcl-global-0,anatcl-global-1 --volumes maps \\
+      --out two.tsv
+
+anatcl-{global,local}-{0..4} and anatcl-old-{global,local}-{0..4} are the released weights by
+descriptor and fold, downloaded the first time. Several weights make columns of their own, which are
+never averaged: features of separate trainings are not aligned.
 
 A volume is turned to RAS by its header, put on the grid that the card of the weights names, and cut
-and padded as it says. TABLE has participant_id, session, file (of --volumes) and f0, f1, ...;
-TABLE's name with .json says how it was made, with .png shows whether the features tell scans apart.
-A volume that can't be used is reported and left out, and the exit code is 1. A stopped run goes on
-where it was when the same command is given again: finished rows are in TABLE.partial until then.
+and padded as it says. TABLE has participant_id, session, file (of --volumes) and f0, f1, ... (of
+several weights anatcl-global-0:f0, ...); TABLE's name with .json says how it was made, with .png
+shows whether the features tell scans apart. A volume that can't be used is reported and left out,
+and the exit code is 1. A stopped run goes on where it was when the same command is given again:
+finished rows are in TABLE.partial until then.
 
 In Python, the same numbers:
 
   from anatcl_jax.features import load
   encoder = load('model.pth')
   vector = encoder(nibabel.load('x.nii.gz'))     # float32 [F]; a list of images gives [N, F]
+
+docs/python.md has it in a Pipeline of scikit-learn.
 """
 
 from __future__ import annotations
@@ -64,6 +73,7 @@ def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.f
 
     from anatcl_jax.devices import presence
     from anatcl_jax.frozen import image_encoder
+    from anatcl_jax.weights import choice
     logging.set_verbosity(logging.ERROR)    # Orbax warns of what is no fault
     _check(options)
     changes = {name: value for name in ('axes', 'crop', 'pad')
@@ -71,23 +81,28 @@ def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.f
     for name in ('crop', 'pad'):
       if name in changes:
         changes[name] = crop_sizes(changes[name])
-    encoder = image_encoder.load(options.weights, grid=options.grid, spacing=options.spacing,
-                   precision=options.precision, **changes)
-    for note in encoder.weights.card['notes']:
+    encoders = {name: image_encoder.load(
+        path, grid=options.grid, spacing=options.spacing, precision=options.precision,
+        pool=options.pool, weights_cache=options.weights_cache, **changes)
+                for name, path in choice.named_paths(options.weights, '--weights').items()}
+    if not encoders:
+      raise UserError(f'--weights {options.weights!r} names none')
+    for note in dict.fromkeys(note for encoder in encoders.values()
+                              for note in encoder.weights.card['notes']):
       print(f'note: {note}', file=sys.stderr)
     if options.volumes:
       inputs, synthetic = _files(options)
     else:
-      inputs, synthetic = _records(options.data_dir, encoder)
+      inputs, synthetic = _records(options.data_dir, list(encoders.values()))
     presence.warn_of_unused_gpu()
     with lock.alone_with(options.out, 'choose another --out'):
-      left_out = _make(encoder, inputs, options, synthetic, [*prog.split(), *arguments])
+      left_out = _make(encoders, inputs, options, synthetic, [*prog.split(), *arguments])
   if left_out:
     sys.exit(RunFailure.exit_code)
 
 
-def _make(encoder: Encoder, inputs: list[Input], options: argparse.Namespace, synthetic: bool,
-          command: list[str]) -> dict[int, str]:
+def _make(encoders: dict[str, Encoder], inputs: list[Input], options: argparse.Namespace,
+          synthetic: bool, command: list[str]) -> dict[int, str]:
   """Rows, checks, table and what describes it; returns what was left out and why."""
   import jax
   import numpy as np
@@ -97,27 +112,34 @@ def _make(encoder: Encoder, inputs: list[Input], options: argparse.Namespace, sy
   from anatcl_jax.cohorts import tables
   from anatcl_jax.cohorts.volumes import read_grid
   from anatcl_jax.frozen import checks as feature_checks
-  from anatcl_jax.frozen.rows import Finished, make_rows
+  from anatcl_jax.frozen.rows import Finished, rows_of_all
   from anatcl_jax.frozen.table import write_description, write_table
   from anatcl_jax.report import representation, style
-  out = options.out
+  out, several = options.out, len(encoders) > 1
   try:
-    finished = Finished(out.with_name(out.name + '.partial'), encoder.settings())
+    finished = {name: Finished(out.with_name(f'{out.name}.{f"{name}." * several}partial'),
+                               encoder.settings()) for name, encoder in encoders.items()}
   except OSError as error:
     raise UserError(f'{out}: can\'t be written ({error.strerror})') from None
-  resumed = sum(one.identity() in finished.rows for one in inputs)
+  resumed = sum(one.identity() in rows.rows for one in inputs for rows in finished.values())
   if resumed:
-    print(f'{resumed} of {len(inputs)} rows are there from a stopped run', file=sys.stderr)
-  made, left_out = make_rows(encoder, inputs, finished, batch_size=options.batch_size,
-                             threads=options.threads)
-  kept, rows = [inputs[i] for i in made], list(made.values())
+    print(f'{resumed} of {len(inputs) * len(encoders)} rows are there from a stopped run',
+          file=sys.stderr)
+  kept, of_scans, left_out = rows_of_all(encoders, inputs, finished,
+                                         batch_size=options.batch_size, threads=options.threads)
   if not kept:
-    finished.remove()
+    for one in finished.values():
+      one.remove()
     raise UserError(f'none of {len(inputs)} volumes could be used: '
                     f'{listed(list(left_out.values()), 2)}')
   labels = [tables.joined_identifier(one.participant_id, one.session) for one in kept]
-  warnings = [*feature_checks.warnings(rows, labels, encoder.weights.card), *_repeated(labels)]
-  if options.volumes and not encoder.grid:
+  warnings = []
+  for name, rows in of_scans.items():
+    found = feature_checks.warnings(rows, labels, encoders[name].checked_card())
+    # What is said of volumes is said once.
+    warnings += [f'{name}: {one}' if several and 'channels' in one else one for one in found]
+  warnings = [*dict.fromkeys(warnings), *_repeated(labels)]
+  if options.volumes and not all(encoder.grid for encoder in encoders.values()):
     warnings += feature_checks.several_grids([read_grid(one.volume) for one in kept], labels)
   for warning in warnings:
     print(f'WARNING: {warning}', file=sys.stderr)
@@ -125,36 +147,44 @@ def _make(encoder: Encoder, inputs: list[Input], options: argparse.Namespace, sy
                                   'session': [one.session for one in kept]})
   if options.volumes:
     identifiers['file'] = [one.name for one in kept]
-  synthetic = synthetic or bool(encoder.weights.card.get('synthetic'))
-  features = np.stack([row.features for row in rows])
-  card = encoder.weights.card
-  write_description(out, encoder.settings() | {
-      'weights': options.weights,
-      'card': {name: value for name, value in card.items() if name != 'features_range'},
-      'command': command, 'batch_size': options.batch_size,
+  synthetic = synthetic or any(one.weights.card.get('synthetic') for one in encoders.values())
+  features = {name: np.stack([row.features for row in rows]) for name, rows in of_scans.items()}
+  whole = np.concatenate(list(features.values()), 1)
+  described = {name: encoder.description() for name, encoder in encoders.items()}
+  only = next(iter(encoders))
+  write_description(out, ({'pool': options.pool, 'encoders': described} if several
+                          else described[only]) | {
+      'weights': options.weights, 'command': command, 'batch_size': options.batch_size,
       'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
-      'scans': len(kept), 'features': features.shape[1], 'rows_of_a_stopped_run': resumed,
+      'scans': len(kept), 'features': whole.shape[1], 'rows_of_a_stopped_run': resumed,
       'left_out': [{'input': inputs[i].name, 'why': why} for i, why in sorted(left_out.items())],
       'warnings': warnings, 'synthetic': synthetic})
-  figure = representation.draw(features, feature_checks.constant_channels(features), labels,
+  figure = representation.draw(whole, feature_checks.constant_channels(whole), labels,
                                [one.participant_id for one in kept],
                                options.weights, synthetic)
   figures.save(figure, out.with_suffix('.png'), style.DPI)
-  write_table(out, identifiers, features)
-  finished.remove()
-  print(f'{len(kept)} {"SYNTHETIC " if synthetic else ""}scans, {features.shape[1]} features'
+  write_table(out, identifiers, features if several else features[only])
+  for one in finished.values():
+    one.remove()
+  print(f'{len(kept)} {"SYNTHETIC " if synthetic else ""}scans, {whole.shape[1]} features'
         f'{", " + str(len(left_out)) + " left out" if left_out else ""}: {out}')
+  labels_of = f'data_dir={options.data_dir}' if options.data_dir else 'participants=LABELS.tsv'
+  command_line.say_next('what they know of age, sex and more', 'probe', '--config=probe',
+                        f'--config.features={out}', f'--config.{labels_of}')
   return left_out
 
 
 def command_line_parser(prog: str = 'python -m anatcl_jax.features') -> command_line.Parser:
   """The parser of the command's arguments."""
   parser = command_line.Parser(prog=prog, description=__doc__)
-  parser.add_argument('--weights', required=True, type=paths.expanded, metavar='WEIGHTS',
-                      help='a workdir of a run (its newest checkpoint, or WORKDIR@best, '
-                           'WORKDIR@STEP), a folder that convert wrote, a .safetensors, a '
-                           '.pth (read without running code in it), or '
-                           'untrained:ENCODER[:SEED], such as untrained:resnet18')
+  parser.add_argument('--weights', required=True, type=paths.expanded_list, metavar='WEIGHTS',
+                      help='a name such as anatcl-global-0, a workdir of a run (its newest '
+                           'checkpoint, or WORKDIR@best, WORKDIR@STEP), a folder that convert '
+                           'wrote, a .safetensors, a .pth (read without running code in it), or '
+                           'untrained:ENCODER[:SEED], such as untrained:resnet18; several are '
+                           'separated by commas, each perhaps with the name of its columns before '
+                           'an =')
+  command_line.add_weights_cache(parser)
   which = parser.add_mutually_exclusive_group(required=True)
   which.add_argument('--volumes', action='extend', nargs='+', type=paths.expanded, metavar='GLOB',
                      help='gray-matter maps (.nii, .nii.gz, .mgz, .img with its .hdr): files, '
@@ -184,6 +214,13 @@ def command_line_parser(prog: str = 'python -m anatcl_jax.features') -> command_
   parser.add_argument('--precision', choices=PRECISIONS, default='float32',
                       help='what the encoder computes in (default: %(default)s); '
                            'docs/features.md has the difference')
+  parser.add_argument('--pool', default='mean', metavar='POOL',
+                      help='what is kept of the encoder: mean (its own features, the last stage\'s '
+                           'mean), levels (means of every stage over 2x2x2 blocks of its grid), '
+                           'covariance (of the channels of one stage, upper triangle), or several '
+                           'as in mean+covariance; columns a scan of mean, levels and covariance: '
+                           'resnet18 512, 7,680 and 8,256; resnet50 2,048, 30,720 and 32,896; '
+                           'densenet121 1,024, 15,360 and 8,256 (default: %(default)s)')
   parser.add_argument('--batch-size', type=int, default=8, metavar='N',
                       help='volumes at a time on all devices together; no number depends on it '
                            '(default: %(default)s)')
@@ -245,13 +282,14 @@ def _files(options: argparse.Namespace) -> tuple[list[Input], bool]:
   return inputs, any(map(cohorts.says_synthetic, folders))
 
 
-def _records(data_dir: str, encoder: Encoder) -> tuple[list[Input], bool]:
+def _records(data_dir: str, encoders: list[Encoder]) -> tuple[list[Input], bool]:
   """Records of a shard set, and whether they are SYNTHETIC."""
   from anatcl_jax.data import shards
   from anatcl_jax.frozen import extract
   from anatcl_jax.frozen.rows import Record
   data = shards.open_shards(data_dir)
-  extract.warn_of_grid(encoder.weights, data)
+  for encoder in encoders:
+    extract.warn_of_grid(encoder.weights, data)
   identity = data.identity()
   return [Record(data, identity, record) for record in range(len(data))], data.synthetic
 

@@ -71,7 +71,8 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
   found = sources.gather(
       checkpoint=config.checkpoint, tables=config.features, data_dir=config.data_dir,
       participants=config.participants, trained_on=config.trained_on,
-      untrained_seeds=config.untrained_seeds, batch_size=config.batch_size)
+      untrained_seeds=config.untrained_seeds, batch_size=config.batch_size,
+      pool=config.pool)
   evaluation = run.run(found.cohort, found.encoders, chosen, settings, extent,
                        made(config, found, command))
   names = write.write_tables(evaluation, out)
@@ -142,7 +143,8 @@ def _saliencies(config: ml_collections.ConfigDict, found: Sources,
   records = np.array([record_of[key] for key in found.cohort.keys()])
   target = tasks.read_target(task, evaluation.table, config.fewest)
   return [saliency.of_task(name, weights, evaluation.features[name], target, records, found.data,
-                           method=config.saliency, most=config.saliency_scans, seed=config.seed)
+                           method=config.saliency, most=config.saliency_scans, seed=config.seed,
+                           pool=config.pool)
           for name, weights in found.weights.items() if not is_baseline(name)]
 
 
@@ -150,6 +152,7 @@ def _settings(config: ml_collections.ConfigDict) -> tuple[Settings, Extent]:
   """Raises UserError for values that no evaluation can have."""
   from anatcl_jax.evaluation import beyond, estimators, run, saliency
   from anatcl_jax.evaluation.evaluate import PROTOCOLS, Settings
+  from anatcl_jax.models import feature_pooling
   for key, least in (('folds', 2), ('inner_folds', 2), ('fewest', 2), ('bootstrap', 1),
                      ('untrained_seeds', 0), ('jobs', 0), ('batch_size', 1),
                      ('saliency_scans', 1)):
@@ -160,6 +163,7 @@ def _settings(config: ml_collections.ConfigDict) -> tuple[Settings, Extent]:
   for name in names or ('',):
     check_name(name, estimators.ESTIMATORS, 'estimator')
   check_name(config.protocol, PROTOCOLS, 'protocol')
+  feature_pooling.checked(config.pool)
   check_name(config.saliency, (*saliency.METHODS, 'none'), 'saliency')
   beyond.curve_sizes(config.learning_curve, 100)
   return (Settings(config.folds, config.inner_folds, config.seed, tuple(dict.fromkeys(names)),
@@ -170,10 +174,10 @@ def _settings(config: ml_collections.ConfigDict) -> tuple[Settings, Extent]:
 
 def _out(config: ml_collections.ConfigDict) -> pathlib.Path:
   """Where results go; raises UserError if they can't, before anything is computed."""
-  from anatcl_jax.evaluation import sources, write
+  from anatcl_jax.evaluation import write
   from anatcl_jax.report import page
-  from anatcl_jax.weights.choice import workdir_of
-  checkpoints = list(sources.named_paths(config.checkpoint, 'checkpoint').values())
+  from anatcl_jax.weights.choice import named_paths, workdir_of
+  checkpoints = list(named_paths(config.checkpoint, 'config.checkpoint').values())
   alone = len(checkpoints) == 1 and not config.features
   workdir, which = workdir_of(checkpoints[0]) if alone else (pathlib.Path(), '')
   out = pathlib.Path(config.out or (

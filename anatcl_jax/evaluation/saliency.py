@@ -18,6 +18,7 @@ from anatcl_jax.errors import check_name
 from anatcl_jax.evaluation import estimators
 from anatcl_jax.evaluation.tasks import Target
 from anatcl_jax.frozen import extract
+from anatcl_jax.models.feature_pooling import MEAN, pooled
 from anatcl_jax.progress import progress_bar
 from anatcl_jax.weights.load import Weights, encoder_options
 
@@ -41,7 +42,7 @@ class Saliency:
 
 def of_task(name: str, weights: Weights, features: np.ndarray, target: Target, records: np.ndarray,
             data: ShardSet, *, method: str = 'gradient', most: int = 32, seed: int = 0,
-            show: bool = True) -> Saliency:
+            pool: str = MEAN, show: bool = True) -> Saliency:
   """Fits the linear probe of a task to all its scans, and asks which voxels its prediction uses.
 
   Args:
@@ -49,6 +50,7 @@ def of_task(name: str, weights: Weights, features: np.ndarray, target: Target, r
     target: a regression, or a classification of two classes.
     records: [rows of the labels], the record of `data` that each row is.
     most: scans to average over, drawn by `seed`.
+    pool: of the features, see models.feature_pooling.
 
   Raises:
     UserError: no such method.
@@ -58,7 +60,7 @@ def of_task(name: str, weights: Weights, features: np.ndarray, target: Target, r
   drawn = np.random.default_rng(seed).permutation(target.rows)[:most]
   chosen = np.sort(records[drawn])
   saliency = gradient if method == 'gradient' else occlusion
-  found, background = saliency(weights, coefficients, data, chosen, show=show)
+  found, background = saliency(weights, coefficients, data, chosen, pool=pool, show=show)
   return Saliency(target.task.name, name, method, found, background, np.asarray(data.grid.affine),
                   len(chosen), data.synthetic)
 
@@ -72,7 +74,8 @@ def probe_coefficients(x: np.ndarray, target: Target, seed: int = 0) -> np.ndarr
 
 
 def gradient(weights: Weights, coefficients: np.ndarray, data: ShardSet, records: np.ndarray, *,
-             smoothing: float = 1.0, show: bool = True) -> tuple[np.ndarray, np.ndarray]:
+             smoothing: float = 1.0, pool: str = MEAN, show: bool = True
+             ) -> tuple[np.ndarray, np.ndarray]:
   """Mean over scans of |d prediction / d voxel|, and the mean volume, both [X, Y, Z] of the shards.
 
   Args:
@@ -84,7 +87,7 @@ def gradient(weights: Weights, coefficients: np.ndarray, data: ShardSet, records
   @jax.jit
   def slope(variables, coefficients, volume):
     return jax.grad(lambda volume: jnp.vdot(
-        encoder.apply(variables, volume[None, ..., None], False)[0], coefficients))(volume)
+        pooled(encoder, variables, volume[None, ..., None], pool)[0], coefficients))(volume)
 
   def of_volume(volume: np.ndarray) -> np.ndarray:
     return np.abs(slope(weights.variables, jnp.asarray(coefficients, jnp.float32), volume))
@@ -94,14 +97,14 @@ def gradient(weights: Weights, coefficients: np.ndarray, data: ShardSet, records
 
 
 def occlusion(weights: Weights, coefficients: np.ndarray, data: ShardSet, records: np.ndarray, *,
-              cube: int | None = None, batch_size: int = 32,
+              cube: int | None = None, batch_size: int = 32, pool: str = MEAN,
               show: bool = True) -> tuple[np.ndarray, np.ndarray]:
   """Mean over scans of |change of the prediction| when a cube is set to 0, and the mean volume.
 
   Args:
     cube: voxels along an edge; an eighth of the longest axis by default. Empty cubes stay 0.
   """
-  encode = extract.frozen(weights)
+  encode = extract.frozen(weights, pool=pool)
 
   def of_volume(volume: np.ndarray) -> np.ndarray:
     edge = cube or -(-max(volume.shape) // _CUBES_ALONG_AXIS)

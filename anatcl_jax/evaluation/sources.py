@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -20,10 +19,10 @@ from anatcl_jax.evaluation.representations import Variants
 from anatcl_jax.evaluation.results import BASELINES, UNTRAINED, is_baseline
 from anatcl_jax.frozen import extract
 from anatcl_jax.frozen import table as feature_table
-from anatcl_jax.weights.choice import workdir_of
+from anatcl_jax.models.feature_pooling import MEAN
+from anatcl_jax.weights.choice import named_paths, workdir_of
 from anatcl_jax.weights.load import Weights, encoder_options, load_weights, untrained
 
-_NAME = r'[\w.+-]+'
 _SHARDS = 'the shards'       # no name that a table of features may have
 
 
@@ -39,57 +38,9 @@ class Sources:
   tables: dict[str, pathlib.Path]          # of features, by name
 
 
-def named_paths(text: str, key: str, reserved: tuple[str, ...] = ()) -> dict[str, pathlib.Path]:
-  """`global=runs/a,runs/b.tsv` as {'global': runs/a, 'b': runs/b.tsv}.
-
-  Raises:
-    UserError: a name without path, one that stands there twice, or a reserved one.
-  """
-  found = {}
-  for part in _parts(text):
-    name, given, path = ('', '', part) if _is_there(part) or '=' not in part else (
-        part.partition('='))
-    path = pathlib.Path(path).expanduser()
-    workdir, which = workdir_of(path)
-    name = name.strip() if given else re.sub(r'[^\w.+-]+', '-', (
-        workdir.resolve().name if workdir.is_dir() else path.stem) + (which and f'-{which}'))
-    if not name or not str(path).strip('.'):
-      raise UserError(f'config.{key}: {part!r} is not NAME=PATH')
-    if not re.fullmatch(_NAME, name):
-      raise UserError(f'config.{key}: {name!r} is no name; use letters, digits and . _ + -')
-    if name in reserved:
-      raise UserError(f'config.{key}: {name!r} is the name of a baseline; give another, as in '
-                      f'mine={path}')
-    if name in found:
-      raise UserError(f'config.{key}: two are named {name!r}; name them, as in a={found[name]},'
-                      f'b={path}')
-    found[name] = path
-  return found
-
-
-def _parts(text: str) -> list[str]:
-  """What commas separate; not those in the name of a path that is there."""
-  pieces, parts = text.split(','), []
-  while pieces:
-    size = next(size for size in range(len(pieces), 0, -1)
-                if size == 1 or _is_given(','.join(pieces[:size])))
-    part = ','.join(pieces[:size])
-    parts.append(part if _is_there(part) else part.strip())
-    pieces = pieces[size:]
-  return [part for part in parts if part]
-
-
-def _is_given(part: str) -> bool:
-  name, _, path = part.partition('=')
-  return _is_there(part) or re.fullmatch(_NAME, name.strip()) is not None and _is_there(path)
-
-
-def _is_there(path: str) -> bool:
-  return bool(path) and workdir_of(pathlib.Path(path).expanduser())[0].exists()
-
-
 def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, trained_on: str,
-           untrained_seeds: int, batch_size: int, show: bool = True) -> Sources:
+           untrained_seeds: int, batch_size: int, pool: str = MEAN, show: bool = True
+           ) -> Sources:
   """Reads labels, applies encoders, joins tables of features, and marks who was trained on.
 
   Args: as in configs/probe.py; `tables` is its `features`.
@@ -98,9 +49,9 @@ def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, tr
     UserError: they do not go together, or one of them can't be read.
     RunFailure: a record or a checkpoint is damaged.
   """
-  paths = named_paths(checkpoint, 'checkpoint', BASELINES)
+  paths = named_paths(checkpoint, 'config.checkpoint', BASELINES)
   table_paths = named_paths(
-      tables, 'features', tuple(name for name in BASELINES if name != UNTRAINED))
+      tables, 'config.features', tuple(name for name in BASELINES if name != UNTRAINED))
   if not paths and not table_paths:
     raise UserError('nothing to evaluate: give --config.checkpoint=WORKDIR or '
                     '--config.features=TABLE')
@@ -117,7 +68,7 @@ def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, tr
   if not data_dir and not participants:
     data_dir = _data_of_runs(runs)
   data = shards.open_shards(pathlib.Path(data_dir)) if data_dir else None
-  read = {name: feature_table.read_table(path) for name, path in table_paths.items()}
+  read = {name: feature_table.read_encoders(path) for name, path in table_paths.items()}
 
   cohort = cohorts.of_shards(data) if data else cohorts.of_table(pathlib.Path(participants))
   identifiers = {name: own for name, (own, _) in read.items()}
@@ -125,27 +76,53 @@ def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, tr
     identifiers[_SHARDS] = cohort.table[['participant_id', 'session']]
   cohort, rows = cohorts.join(cohort, identifiers)
   cohort = _mark(cohort, {path: run for path, run in runs.items() if run},
-                 named_paths(trained_on, 'trained_on'),
+                 named_paths(trained_on, 'config.trained_on'),
                  [name for name, path in paths.items() if runs[path] is None]
                  + [name for name in read if name != UNTRAINED])
 
   def apply(name: str, one: Weights) -> np.ndarray:
     if show:
       print(f'features of {name}', file=sys.stderr)
-    values = extract.features_of_shards(one, data, batch_size=batch_size, show=show)
+    values = extract.features_of_shards(one, data, batch_size=batch_size, pool=pool, show=show)
     return values[rows[_SHARDS]]
 
   encoders = {name: (apply(name, one),) for name, one in weights.items()}
-  encoders |= {name: (read[name][1][rows[name]],)
-               for name in sorted(read, key=lambda name: name == UNTRAINED)}  # baselines last
+  for name in sorted(read, key=lambda name: name == UNTRAINED):     # baselines last
+    encoders |= _of_table(name, {part: values[rows[name]]
+                                 for part, values in read[name][1].items()})
   if UNTRAINED not in read:
     encoders |= _untrained(weights, untrained_seeds, apply)
+  cohort = cohort.noted(*_notes_of_pools(table_paths))
   if not any(map(is_baseline, encoders)):
-    cohort = cohort.noted('there is no untrained encoder beside these features: its table would be '
-                          f'given as --config.features={UNTRAINED}=TABLE,...')
+    pools = sorted({feature_table.read_pool(path) or MEAN for path in table_paths.values()})
+    cohort = cohort.noted(
+        'there is no untrained encoder beside these features: its table (features --weights '
+        f'untrained:ENCODER --pool {" or ".join(pools)}) would be given as '
+        f'--config.features={UNTRAINED}=TABLE,...')
   return Sources(cohort, encoders, weights,
                  {name: workdir_of(path)[0] for name, path in paths.items() if runs[path]}, data,
                  table_paths)
+
+
+def _of_table(name: str, features: dict[str, np.ndarray]) -> dict[str, Variants]:
+  """The representations in a table: that of its encoder; of several each, and all side by side.
+
+  They are never averaged, since features of separate trainings are not aligned. Several untrained
+  ones are draws of one.
+  """
+  if name == UNTRAINED or len(features) == 1:
+    return {name: tuple(features.values())}
+  return {name: (np.concatenate(list(features.values()), 1),)} | {
+      f'{name}:{part}': (values,) for part, values in features.items()}
+
+
+def _notes_of_pools(tables: dict[str, pathlib.Path]) -> tuple[str, ...]:
+  """Says where the table of the untrained encoder was pooled otherwise than the others."""
+  pools = {name: pool for name, path in tables.items() if (pool := feature_table.read_pool(path))}
+  fresh = pools.get(UNTRAINED)
+  other = [f'{name} ({pool})' for name, pool in pools.items() if fresh and pool != fresh]
+  return (f'{UNTRAINED} is pooled by {fresh}, and {listed(other)} otherwise: as a baseline it '
+          'needs the same --pool',) if other else ()
 
 
 def _data_of_runs(runs: dict[pathlib.Path, dict[str, Any] | None]) -> str:

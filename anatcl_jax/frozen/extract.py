@@ -20,7 +20,9 @@ from anatcl_jax.data.arrange import Arrangement
 from anatcl_jax.data.shards import ShardSet
 from anatcl_jax.devices import parallel
 from anatcl_jax.errors import check_name
+from anatcl_jax.models import feature_pooling
 from anatcl_jax.models.convolution import compiler_options
+from anatcl_jax.models.feature_pooling import MEAN
 from anatcl_jax.progress import progress_bar
 from anatcl_jax.weights.load import Weights, encoder_options
 
@@ -30,8 +32,8 @@ Item = TypeVar('Item')
 Result = TypeVar('Result')
 
 
-def frozen(weights: Weights, *, precision: str = 'float32', mesh: jax.sharding.Mesh | None = None
-           ) -> Callable[[np.ndarray], np.ndarray]:
+def frozen(weights: Weights, *, precision: str = 'float32', pool: str = MEAN,
+           mesh: jax.sharding.Mesh | None = None) -> Callable[[np.ndarray], np.ndarray]:
   """The encoder of some weights as a function of volumes [N, X, Y, Z] to float32 features [N, F].
 
   It is compiled once a shape. A row is the same, up to float32 rounding, whatever the other rows
@@ -41,11 +43,13 @@ def frozen(weights: Weights, *, precision: str = 'float32', mesh: jax.sharding.M
   Args:
     precision: what the encoder computes in; float32 is full float32 on GPU and TPU too, where
       JAX's default is less.
+    pool: what of the encoder, see models.feature_pooling.
     mesh: devices along parallel.AXIS (default: all).
 
-  Raises UserError for an unknown precision or encoder, or a grid that is too small for it.
+  Raises UserError for an unknown precision, pool or encoder, or a grid that is too small for it.
   """
   check_name(precision, PRECISIONS, 'precision')
+  feature_pooling.checked(pool)
   mesh = mesh or parallel.make_mesh(jax.device_count())
   encoder = models.get_encoder(weights.encoder, **encoder_options(weights.card),
                                dtype=jnp.dtype(precision))
@@ -53,7 +57,7 @@ def frozen(weights: Weights, *, precision: str = 'float32', mesh: jax.sharding.M
 
   def rows_of_a_device(variables: dict[str, Any], volumes: jax.Array) -> jax.Array:
     with jax.default_matmul_precision(exactness):
-      rows = encoder.apply(variables, volumes[..., None], False)
+      rows = feature_pooling.pooled(encoder, variables, volumes[..., None], pool)
     return jax.lax.all_gather(rows, parallel.AXIS, tiled=True)
 
   compiled = parallel.map_over_devices(rows_of_a_device, mesh,
@@ -74,12 +78,13 @@ def frozen(weights: Weights, *, precision: str = 'float32', mesh: jax.sharding.M
 
 def features_of_shards(weights: Weights, data: ShardSet, *, batch_size: int = 32,
                        crop: tuple[int, ...] | None | str = FROM_CARD, precision: str = 'float32',
-                       threads: int = 4, show: bool = True) -> np.ndarray:
+                       pool: str = MEAN, threads: int = 4, show: bool = True) -> np.ndarray:
   """Features of every record, float32 [len(data), F], the same on every process.
 
   Args:
     batch_size: volumes at a time on all devices together, rounded up to a multiple of them.
     crop: most voxels along each axis, None for no crop; by default what the card says.
+    precision, pool: as in `frozen`.
     threads: that read ahead.
     show: a progress bar.
 
@@ -88,7 +93,7 @@ def features_of_shards(weights: Weights, data: ShardSet, *, batch_size: int = 32
   """
   arrangement = Arrangement.of(weights.card, **({} if crop == FROM_CARD else {'crop': crop}))
   warn_of_grid(weights, data)
-  encode = frozen(weights, precision=precision)
+  encode = frozen(weights, precision=precision, pool=pool)
 
   def read(record: int) -> np.ndarray:
     volume, scale = data.read_volume(record)

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from nibabel.spatialimages import SpatialImage
 
+from anatcl_jax import models
 from anatcl_jax.cohorts.volumes import (
   NAMED_GRIDS,
   Grid,
@@ -29,8 +30,10 @@ from anatcl_jax.config import check_seed
 from anatcl_jax.data.arrange import Arrangement
 from anatcl_jax.errors import UserError, check_name
 from anatcl_jax.frozen import extract
+from anatcl_jax.models import feature_pooling
+from anatcl_jax.models.feature_pooling import MEAN
 from anatcl_jax.weights import stored
-from anatcl_jax.weights.load import Weights, fresh, load_weights
+from anatcl_jax.weights.load import Weights, encoder_options, fresh, load_weights
 
 CARD, NATIVE = 'card', 'native'
 GRIDS = (CARD, NATIVE, *NAMED_GRIDS)
@@ -51,6 +54,7 @@ class Encoder:
   grid: Grid | None                 # None: the one that each volume is on
   spacing: float | None = None      # mm, where another than the grid's is wanted
   precision: str = 'float32'
+  pool: str = MEAN
 
   def __call__(self, images: SpatialImage | str | pathlib.Path | list | tuple) -> np.ndarray:
     several = isinstance(images, (list, tuple))
@@ -68,7 +72,8 @@ class Encoder:
         f'  weights    {self.weights.card.get("source")}',
         f'  grid       {grid}' + (f', at {self.spacing:g} mm' if self.spacing else ''),
         f'  axes       {self.arrangement.axes}', f'  crop       {self.arrangement.crop}',
-        f'  pad        {self.arrangement.pad}', f'  precision  {self.precision}'])
+        f'  pad        {self.arrangement.pad}', f'  precision  {self.precision}',
+        f'  pool       {self.pool}'])
 
   def __getstate__(self) -> dict[str, Any]:
     """Without what was compiled, which is compiled again where this is read."""
@@ -77,7 +82,7 @@ class Encoder:
   @functools.cached_property
   def encode(self) -> Callable[[np.ndarray], np.ndarray]:
     """Features [N, F] of arranged volumes [N, X, Y, Z]; compiled once a shape."""
-    return extract.frozen(self.weights, precision=self.precision)
+    return extract.frozen(self.weights, precision=self.precision, pool=self.pool)
 
   def read(self, source: VolumeSource) -> np.ndarray:
     """A volume as the encoder sees it, float32 [X, Y, Z].
@@ -96,45 +101,65 @@ class Encoder:
     return {'weights_sha256': digest(self.weights), 'encoder': self.weights.encoder,
             'axes': self.arrangement.axes, 'crop': _listed(self.arrangement.crop),
             'pad': _listed(self.arrangement.pad), 'grid': grid or NATIVE, 'spacing': self.spacing,
-            'precision': self.precision}
+            'precision': self.precision, 'pool': self.pool}
+
+  def layout(self) -> list[feature_pooling.Part]:
+    """Which of the features are what."""
+    return feature_pooling.layout(models.get_encoder(
+        self.weights.encoder, **encoder_options(self.weights.card)), self.pool)
+
+  def description(self) -> dict[str, Any]:
+    """The settings, the card, and which columns are what, as JSON."""
+    card = {name: value for name, value in self.weights.card.items() if name != 'features_range'}
+    columns = [dataclasses.asdict(part) for part in self.layout()] if self.pool != MEAN else []
+    return self.settings() | {'card': card} | ({'columns': columns} if columns else {})
+
+  def checked_card(self) -> dict[str, Any]:
+    """The card for checks of features: ranges of the last stage's mean are of nothing else."""
+    return {name: value for name, value in self.weights.card.items()
+            if name != 'features_range' or self.pool == MEAN}
 
 
 def load(weights: str | pathlib.Path, *, grid: str = CARD, spacing: float | None = None,
-         precision: str = 'float32', **arrangement: Any) -> Encoder:
+         precision: str = 'float32', pool: str = MEAN,
+         weights_cache: pathlib.Path | None = None, **arrangement: Any) -> Encoder:
   """The frozen encoder of some weights, to be called on images.
 
   Args:
-    weights: a workdir, a folder that convert wrote, a .safetensors, a released .pth, or
-      `untrained:ENCODER` or `untrained:ENCODER:SEED`, as in untrained:resnet18.
+    weights: a name such as anatcl-global-0, a workdir, a folder that convert wrote, a .safetensors,
+      a released .pth, or `untrained:ENCODER` or `untrained:ENCODER:SEED`, as in untrained:resnet18.
     grid: `card` (that of the weights; of each volume where they know none), `native` (of each
       volume) or a name such as mni1.5.
     spacing: voxel size in mm, about the grid's centre.
     precision: what the encoder computes in, float32 or bfloat16.
+    pool: `mean`, `levels`, `covariance`, or several joined by `+`; see models.feature_pooling.
+    weights_cache: where released weights are kept; by default in the user's cache folder.
     arrangement: axes, crop and pad where they are others than the card's; see Arrangement.
 
   Raises:
-    UserError: no such weights, grid, precision or axes.
+    UserError: no such weights, grid, precision, pool or axes.
   """
   check_name(grid, GRIDS, 'grid')
   check_name(precision, extract.PRECISIONS, 'precision')
+  feature_pooling.checked(pool)
   for name in arrangement:
     check_name(name, [field.name for field in dataclasses.fields(Arrangement)], 'option')
   if spacing is not None and not (isinstance(spacing, numbers.Real) and 0.1 <= spacing <= 50):
     raise UserError(f'spacing {spacing!r} must be a number from 0.1 to 50 mm')
-  found = weights_of(weights)
+  found = weights_of(weights, weights_cache)
   own = found.card.get('grid') if grid == CARD else None
   target = Grid.of(own['shape'], own['affine']) if own else NAMED_GRIDS.get(grid)
-  return Encoder(found, Arrangement.of(found.card, **arrangement), target, spacing, precision)
+  return Encoder(found, Arrangement.of(found.card, **arrangement), target, spacing, precision, pool)
 
 
-def weights_of(text: str | pathlib.Path) -> Weights:
-  """Weights by path, or drawn: `untrained:ENCODER[:SEED]`.
+def weights_of(text: str | pathlib.Path, cache: pathlib.Path | None = None) -> Weights:
+  """Weights by path or name, or drawn: `untrained:ENCODER[:SEED]`.
 
   Raises:
     UserError: there are none of the kind.
   """
   if not str(text).startswith(UNTRAINED):
-    return load_weights(text)
+    return load_weights(text, cache)
   encoder, _, seed = str(text).removeprefix(UNTRAINED).partition(':')
   if seed and not re.fullmatch('[0-9]{1,20}', seed):
     raise UserError(f'{text}: the seed {seed!r} is no whole number, as in {UNTRAINED}resnet18:1')

@@ -168,7 +168,8 @@ def _row_of_line(line: str) -> tuple[str, Row] | None:
 
 
 def make_rows(encoder: Encoder, inputs: list[Input], finished: Finished, *, batch_size: int,
-              threads: int, show: bool = True) -> tuple[dict[int, Row], dict[int, str]]:
+              threads: int, title: str = 'features', show: bool = True
+              ) -> tuple[dict[int, Row], dict[int, str]]:
   """Rows of all inputs, and why some can't be used, both by the number of the input.
 
   Only what is not finished is encoded, and it is kept there as soon as its batch is through.
@@ -176,6 +177,7 @@ def make_rows(encoder: Encoder, inputs: list[Input], finished: Finished, *, batc
   Args:
     batch_size: volumes at a time on all devices together, rounded up to a multiple of them.
     threads: that read ahead.
+    title: of the progress bar.
     show: a progress bar.
   """
   identities = [one.identity() for one in inputs]
@@ -202,7 +204,7 @@ def make_rows(encoder: Encoder, inputs: list[Input], finished: Finished, *, batc
       else:
         yield i, volume
 
-  with progress_bar(len(inputs), 'features', 'volumes', len(inputs) - len(waiting), show) as bar:
+  with progress_bar(len(inputs), title, 'volumes', len(inputs) - len(waiting), show) as bar:
     for numbers, batch in batches(usable(), size):
       # Filled up, so that no program is compiled for the last few alone.
       padding = size - len(batch) if batch.shape[1:] in encoded_shapes else 0
@@ -219,6 +221,27 @@ def make_rows(encoder: Encoder, inputs: list[Input], finished: Finished, *, batc
       bar.update(len(batch))
   return {i: finished.rows[identity] for i, identity in enumerate(identities)
           if i not in left_out}, left_out
+
+
+def rows_of_all(encoders: dict[str, Encoder], inputs: list[Input], finished: dict[str, Finished],
+                *, batch_size: int, threads: int
+                ) -> tuple[list[Input], dict[str, list[Row]], dict[int, str]]:
+  """The inputs that every encoder can use, their rows by encoder, and why others are left out.
+
+  Args: as of make_rows.
+  """
+  left_out: dict[int, str] = {}
+  made: dict[str, dict[int, Row]] = {}
+  for name, encoder in encoders.items():
+    own = [i for i in range(len(inputs)) if i not in left_out]
+    rows, without = make_rows(encoder, [inputs[i] for i in own], finished[name],
+                              batch_size=batch_size, threads=threads,
+                              title=f'features of {name}' if len(encoders) > 1 else 'features')
+    made[name] = {own[i]: row for i, row in rows.items()}
+    left_out |= {own[i]: why for i, why in without.items()}
+  kept = [i for i in range(len(inputs)) if i not in left_out]
+  return ([inputs[i] for i in kept],
+          {name: [rows[i] for i in kept] for name, rows in made.items()}, left_out)
 
 
 def _even_size(number: int, batch_size: int) -> int:

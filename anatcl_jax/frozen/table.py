@@ -1,8 +1,13 @@
-"""Tables of features: a row a scan, identifiers first, then the columns f0, f1, ..."""
+"""Tables of features: a row a scan, identifiers first, then the columns f0, f1, ...
+
+Of several encoders each has its own columns, NAME:f0, NAME:f1, ... They stand beside each other and
+are never averaged: what the third feature of one training means is not what it means of another.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import os
 import pathlib
@@ -17,40 +22,66 @@ from anatcl_jax import __version__, outputs
 from anatcl_jax.cohorts import tables, write_tables
 from anatcl_jax.cohorts.volumes import first_line
 from anatcl_jax.errors import UserError
+from anatcl_jax.weights.choice import NAME
 
 ENDINGS = ('.tsv', '.parquet')
 # Nine digits tell any two float32 apart.
 _FLOAT32 = '%.9g'
+_COLUMN = re.compile(rf'(?:({NAME}):)?f(\d+)')
 
 
 def read_table(path: pathlib.Path) -> tuple[pandas.DataFrame, np.ndarray]:
   """Identifiers (participant_id, session, whatever else stands there) and float32 features [n, F].
 
+  Those of several encoders are side by side; `read_encoders` keeps them apart.
+
+  Raises as it does.
+  """
+  identifiers, features = read_encoders(path)
+  return identifiers, np.concatenate(list(features.values()), 1)
+
+
+def read_encoders(path: pathlib.Path) -> tuple[pandas.DataFrame, dict[str, np.ndarray]]:
+  """Identifiers, and the float32 features [n, F] of each encoder by its name ('' has f0, f1, ...).
+
   Raises:
     UserError: no such file, no participant_id, no columns f0, f1, ... or text among their numbers.
   """
   table = _read_parquet(path) if path.suffix == '.parquet' else tables.read_table(path)
-  columns = [name for name in table.columns if re.fullmatch(r'f\d+', name)]
+  columns: dict[str, list[str]] = {}     # by encoder
+  for column in table.columns:
+    if found := _COLUMN.fullmatch(column):
+      columns.setdefault(found[1] or '', []).append(column)
   if 'participant_id' not in table or not columns:
     raise UserError(f'{path}: is no table of features, which has participant_id, session and the '
                     'columns f0, f1, ...')
   keys = tables.scan_keys(table, 'participant_id')
   labels = [tables.joined_identifier(*key) for key in keys]
-  values = [tables.numbers(path, table[name], labels)
-            for name in sorted(columns, key=lambda name: int(name[1:]))]
-  identifiers = table.drop(columns=columns).assign(
+  features = {}
+  for name, own in columns.items():
+    ordered = sorted(own, key=lambda column: int(_COLUMN.fullmatch(column)[2]))
+    values = [tables.numbers(path, table[column], labels) for column in ordered]
+    features[name] = np.stack(values, 1).astype(np.float32)
+  identifiers = table.drop(columns=list(itertools.chain(*columns.values()))).assign(
       participant_id=[participant for participant, _ in keys],
       session=[session for _, session in keys])
-  return identifiers, np.stack(values, 1).astype(np.float32)
+  return identifiers, features
 
 
-def write_table(path: pathlib.Path, identifiers: pandas.DataFrame, features: np.ndarray) -> None:
+def write_table(path: pathlib.Path, identifiers: pandas.DataFrame,
+                features: np.ndarray | dict[str, np.ndarray]) -> None:
   """Writes identifiers and float32 features [n, F], as .tsv or .parquet by the path's ending.
 
   What is read again is the same to the last bit.
+
+  Args:
+    features: of one encoder, or of several by name.
   """
-  columns = pandas.DataFrame(features, columns=[f'f{i}' for i in range(features.shape[1])])
-  table = pandas.concat([identifiers.reset_index(drop=True), columns], axis=1)
+  several = features if isinstance(features, dict) else {'': features}
+  columns = [pandas.DataFrame(values, columns=[f'{name}:f{i}' if name else f'f{i}'
+                                               for i in range(values.shape[1])])
+             for name, values in several.items()]
+  table = pandas.concat([identifiers.reset_index(drop=True), *columns], axis=1)
   temporary = path.with_name('.' + path.name + '.new')
   if path.suffix == '.parquet':
     table.to_parquet(temporary, index=False, engine='pyarrow')
@@ -72,6 +103,15 @@ def write_description(table: pathlib.Path, content: dict[str, Any]) -> pathlib.P
   return path
 
 
+def read_pool(table: pathlib.Path) -> str | None:
+  """What the JSON beside a table says of how features were pooled; None where it says nothing."""
+  try:
+    described = json.loads(table.with_suffix('.json').read_text(encoding='utf-8'))
+    return described['pool'] if isinstance(described['pool'], str) else None
+  except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    return None
+
+
 def _read_parquet(path: pathlib.Path) -> pandas.DataFrame:
   if not path.is_file():
     raise UserError(f'{path}: no such file')
@@ -81,6 +121,6 @@ def _read_parquet(path: pathlib.Path) -> pandas.DataFrame:
     raise UserError(f'{path}: a .parquet needs pyarrow: pip install pyarrow') from None
   except (OSError, ValueError) as error:     # pyarrow's errors are ValueErrors
     raise UserError(f'{path}: not a readable parquet file ({first_line(error)})') from None
-  texts = [name for name in table if not re.fullmatch(r'f\d+', str(name))]
+  texts = [name for name in table if not _COLUMN.fullmatch(str(name))]
   table[texts] = table[texts].astype(str).where(table[texts].notna())
   return table.mask(table == '')

@@ -61,4 +61,5 @@ class AlexNet3D(nn.Module):
       block = nn.remat(block, static_argnums=(2,))
     for index in range(len(layers)):
       x = block(self, x, index)
+      self.sow('intermediates', f'stage{index + 1}', x)   # for models.feature_pooling
     return x.max((1, 2, 3)).astype(jnp.float32)

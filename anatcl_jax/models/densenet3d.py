@@ -72,5 +72,8 @@ class DenseNet3D(nn.Module):
       if block < len(self.block_sizes):
         x = norm(name=f'transition{block}_norm')(x, train)
         x = conv(x.shape[-1] // 2, 1, name=f'transition{block}_conv')(x)
+        self.sow('intermediates', f'stage{block}', x)   # for models.feature_pooling
         x = nn.avg_pool(x, (2, 2, 2), (2, 2, 2))
-    return norm(name='norm5')(x, train).mean((1, 2, 3), dtype=jnp.float32)
+    x = norm(name='norm5')(x, train)
+    self.sow('intermediates', f'stage{len(self.block_sizes)}', x)
+    return x.mean((1, 2, 3), dtype=jnp.float32)

@@ -101,4 +101,5 @@ class ResNet3D(nn.Module):
         stride = 2 if stage > 0 and index == 0 else 1
         x = block(self.width * 2**stage, stride, conv, norm,
                   name=f'layer{stage + 1}_{index}')(x, train)
+      self.sow('intermediates', f'stage{stage + 1}', x)   # for models.feature_pooling
     return x.mean((1, 2, 3), dtype=jnp.float32)

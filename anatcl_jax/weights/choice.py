@@ -1,8 +1,9 @@
-"""Which checkpoint of a run is meant: its newest, or `WORKDIR@best`, `WORKDIR@STEP`."""
+"""Which weights a text means: several by name, and of a run its newest checkpoint or another."""
 
 from __future__ import annotations
 
 import pathlib
+import re
 import sys
 from typing import Any
 
@@ -10,6 +11,7 @@ from anatcl_jax.errors import UserError, listed
 from anatcl_jax.weights import stored
 
 BEST = 'best'
+NAME = r'[\w.+-]+'    # of what a text lists
 
 
 def workdir_of(path: pathlib.Path) -> tuple[pathlib.Path, str]:
@@ -73,3 +75,56 @@ def metric_of_records(workdir: pathlib.Path, steps: list[int], metric: str) -> d
     if metric in measured:
       values[step] = measured[metric]
   return values
+
+
+def named_paths(text: str, option: str, reserved: tuple[str, ...] = ()) -> dict[str, pathlib.Path]:
+  """`global=runs/a,runs/b.tsv` as {'global': runs/a, 'b': runs/b.tsv}; so are names of weights.
+
+  Args:
+    option: where the text was given, for errors.
+    reserved: names that nothing may have.
+
+  Raises:
+    UserError: a name without path, one that stands there twice, or a reserved one.
+  """
+  found = {}
+  for part in _parts(text):
+    name, given, path = ('', '', part) if _is_there(part) or '=' not in part else (
+        part.partition('='))
+    path = pathlib.Path(path).expanduser()
+    workdir, which = workdir_of(path)
+    name = name.strip() if given else re.sub(r'[^\w.+-]+', '-', (
+        workdir.resolve().name if workdir.is_dir() else path.stem) + (which and f'-{which}'))
+    if not name or not str(path).strip('.'):
+      raise UserError(f'{option}: {part!r} is not NAME=PATH')
+    if not re.fullmatch(NAME, name):
+      raise UserError(f'{option}: {name!r} is no name; use letters, digits and . _ + -')
+    if name in reserved:
+      raise UserError(f'{option}: {name!r} is the name of a baseline; give another, as in '
+                      f'mine={path}')
+    if name in found:
+      raise UserError(f'{option}: two are named {name!r}; name them, as in a={found[name]},'
+                      f'b={path}')
+    found[name] = path
+  return found
+
+
+def _parts(text: str) -> list[str]:
+  """What commas separate; not those in the name of a path that is there."""
+  pieces, parts = text.split(','), []
+  while pieces:
+    size = next(size for size in range(len(pieces), 0, -1)
+                if size == 1 or _is_given(','.join(pieces[:size])))
+    part = ','.join(pieces[:size])
+    parts.append(part if _is_there(part) else part.strip())
+    pieces = pieces[size:]
+  return [part for part in parts if part]
+
+
+def _is_given(part: str) -> bool:
+  name, _, path = part.partition('=')
+  return _is_there(part) or re.fullmatch(NAME, name.strip()) is not None and _is_there(path)
+
+
+def _is_there(path: str) -> bool:
+  return bool(path) and workdir_of(pathlib.Path(path).expanduser())[0].exists()
