@@ -29,6 +29,7 @@ docs/python.md has it in a Pipeline of scikit-learn.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import pathlib
 import sys
@@ -93,7 +94,7 @@ def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.f
     if options.volumes:
       inputs, synthetic = _files(options)
     else:
-      inputs, synthetic = _records(options.data_dir, list(encoders.values()))
+      inputs, synthetic = _records(options.data_dir)
     presence.warn_of_unused_gpu()
     with lock.alone_with(options.out, 'choose another --out'):
       left_out = _make(encoders, inputs, options, synthetic, [*prog.split(), *arguments])
@@ -112,10 +113,12 @@ def _make(encoders: dict[str, Encoder], inputs: list[Input], options: argparse.N
   from anatcl_jax.cohorts import tables
   from anatcl_jax.cohorts.volumes import read_grid
   from anatcl_jax.frozen import checks as feature_checks
+  from anatcl_jax.frozen import kinds
   from anatcl_jax.frozen.rows import Finished, rows_of_all
   from anatcl_jax.frozen.table import write_description, write_table
   from anatcl_jax.report import representation, style
   out, several = options.out, len(encoders) > 1
+  maps, notes = kinds.of_inputs(inputs, list(encoders.values()))
   try:
     finished = {name: Finished(out.with_name(f'{out.name}.{f"{name}." * several}partial'),
                                encoder.settings()) for name, encoder in encoders.items()}
@@ -133,7 +136,7 @@ def _make(encoders: dict[str, Encoder], inputs: list[Input], options: argparse.N
     raise UserError(f'none of {len(inputs)} volumes could be used: '
                     f'{listed(list(left_out.values()), 2)}')
   labels = [tables.joined_identifier(one.participant_id, one.session) for one in kept]
-  warnings = []
+  warnings = list(notes)
   for name, rows in of_scans.items():
     found = feature_checks.warnings(rows, labels, encoders[name].checked_card())
     # What is said of volumes is said once.
@@ -156,6 +159,7 @@ def _make(encoders: dict[str, Encoder], inputs: list[Input], options: argparse.N
                           else described[only]) | {
       'weights': options.weights, 'command': command, 'batch_size': options.batch_size,
       'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+      'maps': dataclasses.asdict(maps) if maps else None,
       'scans': len(kept), 'features': whole.shape[1], 'rows_of_a_stopped_run': resumed,
       'left_out': [{'input': inputs[i].name, 'why': why} for i, why in sorted(left_out.items())],
       'warnings': warnings, 'synthetic': synthetic})
@@ -256,22 +260,23 @@ def _check(options: argparse.Namespace) -> None:
 def _files(options: argparse.Namespace) -> tuple[list[Input], bool]:
   """Files of --volumes in the order of their paths, and whether their folder says SYNTHETIC."""
   from anatcl_jax.cohorts import cohort as cohorts
-  from anatcl_jax.cohorts import find_scans
+  from anatcl_jax.cohorts import find_scans, fsl_vbm
   from anatcl_jax.cohorts.identifiers import Known, natural_key
   from anatcl_jax.cohorts.phenotypes import PRESETS
   from anatcl_jax.cohorts.volume_files import stem
-  from anatcl_jax.cohorts.volumes import NiftiFile
   from anatcl_jax.frozen.rows import File
   files = {path for pattern in options.volumes for path in find_scans.matching(pattern)}
   id_pattern = options.id_pattern
   rule = find_scans.compiled(id_pattern) if id_pattern is not None else None
   inputs, unnamed = [], []
-  for path in sorted(files, key=lambda path: natural_key(path.as_posix())):
+  named = [pair for path in files for pair in fsl_vbm.volumes(path)]
+  for path, volume in sorted(named, key=lambda pair: natural_key(pair[0].as_posix())):
     key = find_scans.scan_key(path, Known(), PRESETS['bids'], rule)
     if not key:
       unnamed.append(path.name)
       key = stem(path), ''
-    inputs.append(File(*key, NiftiFile(path, options.geometry, options.nan == 'zero')))
+    inputs.append(File(*key, dataclasses.replace(
+        volume, geometry=options.geometry, nan_is_zero=options.nan == 'zero')))
   if unnamed and rule:
     raise UserError(f'{listed(unnamed, 3)}: --id-pattern {id_pattern!r} does not match; mend it, '
                     'or narrow --volumes')
@@ -282,14 +287,11 @@ def _files(options: argparse.Namespace) -> tuple[list[Input], bool]:
   return inputs, any(map(cohorts.says_synthetic, folders))
 
 
-def _records(data_dir: str, encoders: list[Encoder]) -> tuple[list[Input], bool]:
+def _records(data_dir: str) -> tuple[list[Input], bool]:
   """Records of a shard set, and whether they are SYNTHETIC."""
   from anatcl_jax.data import shards
-  from anatcl_jax.frozen import extract
   from anatcl_jax.frozen.rows import Record
   data = shards.open_shards(data_dir)
-  for encoder in encoders:
-    extract.warn_of_grid(encoder.weights, data)
   identity = data.identity()
   return [Record(data, identity, record) for record in range(len(data))], data.synthetic
 

@@ -115,3 +115,25 @@ def test_several_grids_are_said_where_each_is_taken_as_it_is(folder, volumes, tm
     assert ('1 of 3 volumes are on another grid' in capsys.readouterr().err) == said
     warnings = json.loads(out.with_suffix('.json').read_text())['warnings']
     assert any('sub-0002 on' in line and '--grid mni1.5' in line for line in warnings) == said
+
+
+def test_maps_of_another_kind_than_was_trained_on(volumes, tmp_path, capsys):  # noqa: F811
+  """Released weights saw CAT12's maps, not smoothed; the JSON says what these are."""
+  path = torch_file.save(tmp_path / 'resnet_global_fold2.pth', named('tiny'))
+  names = [tmp_path / 'mri' / f'{prefix}sub-{i}.nii.gz'
+           for i, prefix in enumerate(('s6mwp1', 's6mwp1', 'mwp1'))]
+  names[0].parent.mkdir()
+  for source, name in zip(volumes, names):
+    shutil.copy(source, name)
+  options = ('--weights', path, '--spacing', 12, '--out', tmp_path / 'a.tsv', '--volumes')
+  assert run(*options, *names[:2]) == 0
+  assert 'WARNING: the encoder was trained on maps of another kind' in capsys.readouterr().err
+  described = json.loads((tmp_path / 'a.json').read_text())
+  assert described['maps'] == {'tool': 'CAT12', 'values': 'modulated gray matter',
+                               'smoothing': '6 mm', 'template': 'not known'}
+  (tmp_path / 'a.tsv').unlink()
+  for ending in ('.json', '.png'):
+    (tmp_path / 'a').with_suffix(ending).unlink()
+  assert run(*options, *names) == 2
+  assert 'the maps are of 2 kinds' in capsys.readouterr().err
+  assert not [*tmp_path.glob('a.*')]

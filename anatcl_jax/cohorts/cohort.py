@@ -16,6 +16,7 @@ import pandas
 from anatcl_jax.cohorts import ages, identifiers, tables
 from anatcl_jax.cohorts import atlas as atlases
 from anatcl_jax.cohorts.morphometry import Morphometry
+from anatcl_jax.cohorts.origins import Origin
 from anatcl_jax.cohorts.phenotypes import ScanKey
 from anatcl_jax.cohorts.volumes import VolumeSource
 from anatcl_jax.errors import UserError, listed
@@ -65,6 +66,9 @@ class Cohort:
   sources: dict[str, str]          # what it was read from, for the record
   synthetic: bool = False
   problems: tuple[Problem, ...] = ()
+  maps: Origin | None = None       # what kind of maps the volumes are, where that is known
+  measured_by: str = ''            # whose morphometry it is: FreeSurfer, CAT12, ...
+  notes: tuple[str, ...] = ()      # what users of the volumes must know
 
   def select(self, keep: Callable[[Scan], bool]) -> Cohort:
     """The cohort with only the scans for which `keep` holds; a UserError where none is left."""
@@ -143,7 +147,8 @@ def join(scans: tuple[Scan, ...], table: pandas.DataFrame, participants: str,
   joined = table.iloc[[0 if row is None else row for row in rows]].reset_index(drop=True)
   joined['participant_id'] = [scan.participant_id for scan in scans]
   joined['session'] = [scan.session for scan in scans]
-  return Cohort(scans, joined, values, atlas, measures, sources, synthetic, tuple(problems))
+  return Cohort(scans, joined, values, atlas, measures, sources, synthetic, tuple(problems),
+                measured_by=measured.measured_by if measured else '')
 
 
 def says_synthetic(directory: pathlib.Path) -> bool:

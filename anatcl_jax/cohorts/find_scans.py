@@ -8,19 +8,16 @@ import pathlib
 import re
 import sys
 
-from anatcl_jax.cohorts import identifiers, tables
+from anatcl_jax.cohorts import fsl_vbm, identifiers, origins, tables
 from anatcl_jax.cohorts.cohort import Scan
 from anatcl_jax.cohorts.identifiers import Known
 from anatcl_jax.cohorts.phenotypes import Preset, ScanKey
 from anatcl_jax.cohorts.volume_files import is_named_as_volume, of_pair, stem
-from anatcl_jax.cohorts.volumes import NiftiFile
 from anatcl_jax.errors import UserError, listed
 
 _TEXTS = ('.json', '.tsv', '.csv', '.txt', '.html', '.md', '.log')     # beside volumes, never one
-# CAT12's modulated gray matter: mwp1<name>, mwp1r<name> and mwmwp1r<name> of its longitudinal
-# stream, whose averages over sessions are mwp1avg_<name>.
-_CAT12 = re.compile(r'm0?w(?:mw)?p1(.+)')
-_CAT12_AVERAGE = re.compile(r'm0?w(?:mw)?p1avg(?=_|sub-)')
+# Averages over sessions of CAT12's longitudinal stream, whose scans are mwp1r<name>.
+_CAT12_AVERAGE = re.compile(r'(?:s\d*)?m0?w(?:mw)?p1avg(?=_|sub-)')
 
 
 def find_scans(pattern: str, known: Known, preset: Preset,
@@ -29,7 +26,8 @@ def find_scans(pattern: str, known: Known, preset: Preset,
 
   Participant and session are those of `id_pattern` where it is given, else of the cohort's preset,
   else those `known` by the table with which the name begins, the longest first, else of BIDS
-  (sub-01, ses-2 in the name or its folders), else of CAT12 (the name after mwp1).
+  (sub-01, ses-2 in the name or its folders), else what a tool's name leaves (`origins.scan_name`:
+  after CAT12's mwp1, SPM's mwc1; before FSL-VBM's _struc_GM_to_template_GM_mod).
 
   Raises:
     UserError: no file matches, one has no participant or is a text, a scan has two volumes,
@@ -46,7 +44,8 @@ def find_scans(pattern: str, known: Known, preset: Preset,
     raise UserError(f'no file matches --volumes {pattern!r} but averages over sessions')
   scans: dict[ScanKey, Scan] = {}
   unnamed, passed_over = [], []
-  for path in sorted(paths, key=lambda path: not is_named_as_volume(path)):
+  named = [pair for path in paths for pair in fsl_vbm.volumes(path)]
+  for path, volume in sorted(named, key=lambda pair: not is_named_as_volume(pair[0])):
     key = scan_key(path, known, preset, own_rule)
     if not key or path.suffix in _TEXTS:
       unnamed.append(str(path))
@@ -54,7 +53,7 @@ def find_scans(pattern: str, known: Known, preset: Preset,
     if key in scans and not is_named_as_volume(path):
       passed_over.append(path.name)
       continue
-    scan = Scan(*key, NiftiFile(path))
+    scan = Scan(*key, volume)
     if key in scans:
       first = scans[key].volume.path
       raise UserError(f'{scan.label} has two volumes, {first} and {path}; narrow the pattern to '
@@ -105,8 +104,8 @@ def scan_key(path: pathlib.Path, known: Known, preset: Preset,
   if rule:
     key = _key_by_rule(path, rule, preset)
   else:
-    key = (preset.scan_key(_CAT12.sub(r'\1', path.name)) or preset.scan_key(path.as_posix())
-           or _key_by_name(path, known))
+    key = (preset.scan_key(origins.scan_name(path) or path.name)
+           or preset.scan_key(path.as_posix()) or _key_by_name(path, known))
   if not key:
     return None
   participant, session = key
@@ -142,9 +141,10 @@ def _key_by_rule(path: pathlib.Path, rule: re.Pattern, preset: Preset) -> ScanKe
 
 
 def _key_by_name(path: pathlib.Path, known: Known) -> ScanKey | None:
-  """By the table; by BIDS in the name, or in the deepest folder that is one; by CAT12's prefix."""
-  name = stem(path)
-  participant = _participant(path, name, known)
+  """By the table; by BIDS in the name, or in the deepest folder that is one; by a tool's name."""
+  scan = origins.scan_name(path)
+  name = scan or stem(path)
+  participant = _participant(path, name, known, bool(scan))
   if not participant:
     return None
   own = known.sessions.get(participant, ())
@@ -152,14 +152,15 @@ def _key_by_name(path: pathlib.Path, known: Known) -> ScanKey | None:
                        or identifiers.session_in(path.parent.as_posix(), own))
 
 
-def _participant(path: pathlib.Path, name: str, known: Known) -> str | None:
+def _participant(path: pathlib.Path, name: str, known: Known, of_tool: bool) -> str | None:
+  """`name` is the file's, or what a tool's name for its output leaves."""
   folders = [part for part in reversed(path.parent.parts) if part.startswith('sub-')]
   if 'sub-' in name:
     return _labelled(name[name.index('sub-'):], known)
   if folders:
     return _labelled(folders[0], known)
-  cat12 = _CAT12.fullmatch(name)
-  names = [cat12[1], cat12[1].removeprefix('r')] if cat12 else [name]
+  # CAT12's longitudinal stream writes mwp1r<name>.
+  names = [name, name.removeprefix('r')] if f'p1{name}' in path.name else [name]
   for bare in names:
     if found := identifiers.known_participant(bare, known.sessions):
       return found[0]
@@ -167,7 +168,7 @@ def _participant(path: pathlib.Path, name: str, known: Known) -> str | None:
     # A folder 1 may be anything.
     if f'sub-{part}' in known.sessions and re.search('[A-Za-z]|[0-9]{3}', part):
       return f'sub-{part}'
-  return tables.split_identifier(cat12[1].removesuffix('_T1w'))[0] if cat12 else None
+  return tables.split_identifier(name.removesuffix('_T1w'))[0] if of_tool else None
 
 
 def _labelled(name: str, known: Known) -> str | None:

@@ -61,6 +61,7 @@ class Morphometry:
   outliers: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
   absent: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
   unmatched: tuple[str, ...] = ()          # rows of no scan, as they are named
+  measured_by: str = 'FreeSurfer'          # or FastSurfer, which measures as it does
 
   @property
   def regions(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import pathlib
 import numpy as np
 import pandas
 
-from anatcl_jax.cohorts import ages, openbhb_matrix, tables
+from anatcl_jax.cohorts import ages, openbhb_matrix, origins, tables
 from anatcl_jax.cohorts import atlas as atlases
 from anatcl_jax.cohorts import cohort as cohorts
 from anatcl_jax.cohorts import participants as participants_table
@@ -53,7 +53,8 @@ def read_cohort(root: pathlib.Path, layout: str = 'auto', mask: pathlib.Path | N
   sources = {'openbhb': str(root), 'layout': layout, 'modality': modality,
              'mask': str(mask or f'none; axes taken for {axes}')}
   if layout == 'matrix':
-    return openbhb_matrix.read_cohort(root, mask, affine, atlas, modality, sources)
+    cohort = openbhb_matrix.read_cohort(root, mask, affine, atlas, modality, sources)
+    return dataclasses.replace(cohort, maps=origins.OPENBHB[modality])
   if layout == 'subjects':
     scans = _find_scans(root, ['data'], kind, affine)
     paths = [root / 'participants.tsv']
@@ -73,6 +74,7 @@ def read_cohort(root: pathlib.Path, layout: str = 'auto', mask: pathlib.Path | N
   untrusted = {key: why for own in people for key, why in own.problems.items()}
   cohort = cohorts.join(scans, table, ' and '.join(map(str, paths)), measured, atlas, sources,
                         cohorts.says_synthetic(root), untrusted)
+  cohort = dataclasses.replace(cohort, maps=origins.OPENBHB[modality])
   return _with_folders(cohort, root) if layout == 'hub' else cohort
 
 

@@ -88,6 +88,31 @@ class NiftiFile:
 
 
 @dataclasses.dataclass(frozen=True)
+class VolumeOf4D:
+  """One of several volumes in a 4-D NIfTI file, by its number from 0."""
+
+  path: pathlib.Path
+  number: int
+  geometry: str = headers.AGREED
+  nan_is_zero: bool = False
+
+  def image(self) -> SpatialImage:
+    whole = opened(self.path)
+    check_length(whole, self.path)
+    shape, proxy = whole.shape[:3], whole.dataobj
+    if len(whole.shape) != 4 or self.number >= whole.shape[3]:
+      raise UserError(f'{self.path}: has shape {whole.shape}, no volume {self.number + 1}')
+    # In Fortran's order a volume is one run of bytes: only that is read.
+    start = proxy.offset + self.number * int(np.prod(shape)) * proxy.dtype.itemsize
+    one = nibabel.arrayproxy.ArrayProxy(
+        proxy.file_like, (shape, proxy.dtype, start, proxy.slope, proxy.inter), mmap=False)
+    header = whole.header.copy()
+    header.set_data_shape(shape)
+    part = type(whole)(one, whole.affine, header, file_map=whole.file_map)
+    return ImageInMemory(part, self.path, self.geometry).image()
+
+
+@dataclasses.dataclass(frozen=True)
 class ImageInMemory:
   """One volume that nibabel has loaded or that was made of an array."""
 

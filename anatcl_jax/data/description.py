@@ -24,6 +24,10 @@ def problem(info: dict[str, Any]) -> str:
   if not (isinstance(info.get('synthetic'), bool)
           and isinstance(info.get('sources', {}), dict)):
     return 'does not say what it was made of'
+  maps = info.get('maps') or {}
+  if not (isinstance(maps, dict) and _are(list(maps.values()), _is_text)
+          and _is_text(info.get('measured_by', '')) and _are(info.get('notes', []), _is_text)):
+    return 'does not say what kind of maps and morphometry it holds'
   if not _are(info['shards'], _is_shard):
     return 'does not describe its shards'
   for shard in info['shards']:

@@ -10,9 +10,10 @@ import sys
 import tempfile
 import time
 
-from anatcl_jax.cohorts import bids
+from anatcl_jax.cohorts import bids, origins
 from anatcl_jax.cohorts import cohort as cohorts
 from anatcl_jax.cohorts.cohort import Cohort, Problem
+from anatcl_jax.cohorts.origins import Origin
 from anatcl_jax.cohorts.phantom import cohort as phantom
 from anatcl_jax.cohorts.volumes import NAMED_GRIDS, Grid, read_grid, resized
 from anatcl_jax.data import intensity, shards
@@ -43,7 +44,7 @@ def make_phantom_shards(settings: phantom.PhantomSettings, out: pathlib.Path, *,
     directory = keep_cohort or pathlib.Path(temporary) / 'cohort'
     paths = phantom.write_cohort(directory, settings, workers)
     cohort = bids.read_cohort(paths.volumes, paths.participants, list(paths.morphometry))
-    cohort = dataclasses.replace(cohort, sources=made)
+    cohort = dataclasses.replace(cohort, sources=made, measured_by='the digital cohort')
     return make_shards(cohort, out, dtype=dtype, workers=workers)
 
 
@@ -67,6 +68,7 @@ def make_shards(cohort: Cohort, out: pathlib.Path, *, grid: str = 'native',
     raise UserError(f'--workers {workers} must be at least 1')
   grids, unreadable = _read_grids(cohort)
   target, other_grid = _choose_grid(cohort, grids, grid, spacing, shape)
+  cohort = _with_kind(cohort, grids, target)
   incomplete = {problem.subject for problem in cohort.problems if problem.missing}
   if keep_incomplete and incomplete:
     print(f'note: {len(incomplete)} scans without age or complete morphometry are kept: '
@@ -96,6 +98,19 @@ def _read_grids(cohort: Cohort) -> tuple[dict[str, Grid], list[Problem]]:
     except UserError as error:
       problems.append(Problem(scan.label, f'can\'t be read: {error}'))
   return grids, problems
+
+
+def _with_kind(cohort: Cohort, grids: dict[str, Grid], target: Grid) -> Cohort:
+  """The cohort with the kind of its maps, and what must be known of them said and noted."""
+  maps = cohort.maps or origins.one_kind((scan.volume, grids.get(scan.label))
+                                         for scan in cohort.scans)
+  notes = origins.warnings(maps)
+  boxes = {origins.box_note(maps, own, target) for own in set(grids.values())} - {None}
+  for text in notes:
+    print(f'WARNING: {text}', file=sys.stderr)
+  for text in boxes:
+    print(f'note: {text}', file=sys.stderr)
+  return dataclasses.replace(cohort, maps=maps, notes=(*cohort.notes, *notes, *boxes))
 
 
 def _choose_grid(cohort: Cohort, grids: dict[str, Grid], name: str, spacing: float | None,
@@ -128,8 +143,9 @@ def _say_result(made: shards.ShardSet, seconds: float) -> None:
           f'{min(s["lowest"] for s in info["shards"]):.4g} to '
           f'{max(s["highest"] for s in info["shards"]):.4g}, '
           f'largest rounding error {max(s["largest_error"] for s in info["shards"]):.3g}',
+          f'maps: {Origin.of_record(info["maps"]) or "of a kind that their names do not tell"}',
           f'morphometry: {" + ".join(made.measures) or "none"}, {len(info["regions"])} regions of '
-          f'the {info["atlas"]} atlas',
+          f'the {info["atlas"]} atlas' + (f', by {info["measured_by"]}' if made.measures else ''),
           f'shards: {len(info["shards"])} files, {size / 1e6:.1f} MB '
           f'({size / 1e6 / len(made):.2f} MB a volume), {len(made) / seconds:.1f} volumes/s -> '
           f'{made.directory}']

@@ -27,6 +27,7 @@ from array_record.python import array_record_data_source
 
 from anatcl_jax.cohorts import tables
 from anatcl_jax.cohorts.ages import age_problem
+from anatcl_jax.cohorts.origins import Origin
 from anatcl_jax.cohorts.participants import read_participants
 from anatcl_jax.cohorts.volumes import Grid, first_line
 from anatcl_jax.data import description, digests
@@ -101,6 +102,16 @@ class ShardSet:
   @property
   def synthetic(self) -> bool:
     return self.info['synthetic']
+
+  @property
+  def maps(self) -> Origin | None:
+    """What kind of maps the volumes are; None where that is not known, as of sets of old."""
+    return Origin.of_record(self.info.get('maps'))
+
+  @property
+  def measured_by(self) -> str:
+    """Whose morphometry it is; empty where there is none, or that is not known."""
+    return self.info.get('measured_by', '')
 
   def identity(self) -> str:
     """Changes with whose scans these are, in which order, on which grid, with which measures."""

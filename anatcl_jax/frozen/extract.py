@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from anatcl_jax import models
+from anatcl_jax.cohorts import origins
+from anatcl_jax.cohorts.origins import Origin
 from anatcl_jax.cohorts.volumes import Grid
 from anatcl_jax.config import PRECISIONS
 from anatcl_jax.data.arrange import Arrangement
@@ -92,7 +94,7 @@ def features_of_shards(weights: Weights, data: ShardSet, *, batch_size: int = 32
     RunFailure: a record is damaged.
   """
   arrangement = Arrangement.of(weights.card, **({} if crop == FROM_CARD else {'crop': crop}))
-  warn_of_grid(weights, data)
+  warn(weights, data)
   encode = frozen(weights, precision=precision, pool=pool)
 
   def read(record: int) -> np.ndarray:
@@ -113,12 +115,21 @@ def features_of_shards(weights: Weights, data: ShardSet, *, batch_size: int = 32
   return np.concatenate(features)[:len(data)]
 
 
-def warn_of_grid(weights: Weights, data: ShardSet) -> None:
-  """Says on stderr that shards are on another grid than the one that the card names."""
-  grid = weights.card.get('grid')
+def warnings(weights: Weights, data: ShardSet) -> list[str]:
+  """Sentences where shards are of other maps, or on another grid, than the card of weights says."""
+  grid, found = weights.card.get('grid'), []
   if grid and not (own := Grid.of(grid['shape'], grid['affine'])).matches(data.grid):
-    print(f'WARNING: the encoder was trained on {own}, and {data.directory} is on {data.grid}: its '
-          'features may mean nothing', file=sys.stderr)
+    found.append(f'the encoder was trained on {own}, and {data.directory} is on {data.grid}: its '
+                 'features may mean nothing')
+  if why := origins.difference(Origin.of_record(weights.card.get('maps')), data.maps):
+    found.append(f'{data.directory}: {why}')
+  return found
+
+
+def warn(weights: Weights, data: ShardSet) -> None:
+  """Says them on stderr."""
+  for text in warnings(weights, data):
+    print(f'WARNING: {text}', file=sys.stderr)
 
 
 def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], threads: int,

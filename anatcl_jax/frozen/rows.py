@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from anatcl_jax.cohorts import tables, volume_files
-from anatcl_jax.cohorts.volumes import NiftiFile
+from anatcl_jax.cohorts.volumes import NiftiFile, VolumeOf4D
 from anatcl_jax.data.shards import ShardSet
 from anatcl_jax.errors import UserError, listed
 from anatcl_jax.frozen.extract import read_ahead
@@ -43,11 +43,12 @@ class File:
 
   participant_id: str
   session: str
-  volume: NiftiFile
+  volume: NiftiFile | VolumeOf4D
 
   @property
   def name(self) -> str:
-    return str(self.volume.path)
+    number = getattr(self.volume, 'number', None)
+    return f'{self.volume.path}' + (f'[{number}]' if number is not None else '')
 
   def identity(self) -> str:
     try:

@@ -123,7 +123,9 @@ def described(config: ml_collections.ConfigDict, data: shards.ShardSet) -> dict:
   values = config.to_dict()
   values['data_dir'] = str(pathlib.Path(config.data_dir).absolute())   # read from any folder
   values |= {'data_identity': data.identity(),
-             'data': values['data'] | {'grid': data.info['grid'], 'synthetic': data.synthetic}}
+             'data': values['data'] | {
+                 'grid': data.info['grid'], 'synthetic': data.synthetic,
+                 'maps': data.info.get('maps'), 'measured_by': data.measured_by}}
   if data.damaged:
     values['left_out'] = [data.label(record) for record in sorted(data.damaged)]
   return values

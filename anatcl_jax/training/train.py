@@ -18,6 +18,7 @@ from anatcl_jax.data import attributes, augment, cache, damage, pipeline
 from anatcl_jax.data.feed import Feed
 from anatcl_jax.devices import parallel, processes, signals
 from anatcl_jax.errors import UserError
+from anatcl_jax.frozen import extract
 from anatcl_jax.models import convolution
 from anatcl_jax.training import curves, online_probe, opening, optim, step, training_features, watch
 from anatcl_jax.training.checkpoint import restore
@@ -78,6 +79,8 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path,
     if saved := restore(workdir, state):
       state, statistics = parallel.replicate(saved[0], mesh), saved[1]
     elif begin:
+      if processes.is_first():
+        extract.warn(begin, data)
       state = parallel.replicate(opening.begun(state, begin, config.init), mesh)
     reader = pipeline.Reader(
         data, attributes.normalize_attributes(raw_attributes, statistics, config.loss.terms), crop,

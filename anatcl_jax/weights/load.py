@@ -15,6 +15,7 @@ import numpy as np
 import safetensors
 
 from anatcl_jax import __version__, models
+from anatcl_jax.cohorts import origins
 from anatcl_jax.cohorts.volumes import NAMED_GRIDS, first_line
 from anatcl_jax.config import check_seed, crop_sizes
 from anatcl_jax.errors import UserError, check_name, listed
@@ -38,7 +39,8 @@ class Weights:
   there, and where volumes are padded, pad (three sizes). A run's also has seed, precision, epochs,
   step, data_dir; that of a file its sha256, of a released one also options, left_out and
   batches_tracked (BatchNorm's counters), and its address where it came by name. `features_range`
-  {low [F], high [F]} of scans that were trained on is there for a run that is finished.
+  {low [F], high [F]} of scans that were trained on is there for a run that is finished; `maps` and
+  `measured_by` say what kind of maps and whose morphometry was trained on, where that is known.
   """
 
   encoder: str                  # name in the registry
@@ -107,7 +109,8 @@ def untrained(weights: Weights, seed: int) -> Weights:
   variables = jax.jit(lambda key: encoder.lazy_init(key, volume, False))(encoder_key)
   notes = [*weights.card['notes'], f'Untrained: parameters drawn with seed {seed}.']
   card = weights.card | {'untrained': True, 'seed': seed, 'step': 0, 'head': None, 'notes': notes}
-  card.pop('features_range', None)
+  for name in ('features_range', 'maps', 'measured_by'):     # of training
+    card.pop(name, None)
   return Weights(weights.encoder, jax.tree.map(np.asarray, variables), None, card)
 
 
@@ -141,7 +144,8 @@ def _of_workdir(workdir: pathlib.Path, which: str, source: str) -> Weights:
     card |= encoder_options({'width': config.get('encoder_width'),
                              'small_input': config.get('small_input')})
     data = config.get('data') or {'grid': None, 'synthetic': 'phantom' in config}
-    card |= {'grid': data['grid'], 'synthetic': data['synthetic'],
+    card |= {'grid': data['grid'], 'synthetic': data['synthetic'], 'maps': data.get('maps'),
+             'measured_by': data.get('measured_by', ''),
              'descriptor': '+'.join(term['kernel'] for term in morphometry) or None}
     check_name(encoder, models.encoder_names(), 'encoder')
     _check_card(card)
@@ -278,7 +282,8 @@ def _with_released_names(path: pathlib.Path, file: released.Released) -> Weights
       'crop': [121, 128, 121], 'axes': AXES, 'source': str(path), 'sha256': sha256,
       'made_by': f'anatcl_jax {__version__}', 'synthetic': False, 'epoch': file.epoch,
       'options': _as_json(file.options), 'left_out': list(file.left_out),
-      'batches_tracked': batches_tracked, 'notes': notes}
+      'batches_tracked': batches_tracked, 'maps': dataclasses.asdict(origins.OPENBHB['vbm']),
+      'measured_by': 'FreeSurfer', 'notes': notes}
   return Weights(encoder, variables, head, card)
 
 
