@@ -6,8 +6,9 @@
   python -m anatcl_jax.convert anatcl-local-3 weights/local-fold3
 
 The first two write a folder: card.json (what the weights are: encoder, descriptor, fold, input
-grid, crop, sha256 of the source), model.safetensors, and flax/, an Orbax checkpoint of {params,
-batch_stats, head}. Whatever takes a workdir takes such a folder, and a released .pth itself.
+grid, crop, sha256 of the source), model.safetensors, flax/, an Orbax checkpoint of {params,
+batch_stats, head}, and README.md, a model card to be completed by whoever shares them. Whatever
+takes a workdir takes such a folder, and a released .pth itself.
 runs/mine@best and runs/mine@STEP name another checkpoint of a run than its newest. A destination
 that ends in .pth is written for PyTorch, as {'model': state_dict} with the keys of the released
 module, bit for bit the values of the source; that alone needs PyTorch. One that ends in
@@ -59,6 +60,8 @@ def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.c
     numbers = sum(array.size for array in load.by_name(weights).values())
     print(f'{weights.encoder}, head {weights.card["head"] or "none"}, {numbers:,} numbers: '
           f'{options.destination}')
+    command_line.say_next('features of your images', 'features', '--weights',
+                          str(options.destination), '--volumes', 'MAPS', '--out', 'features.tsv')
 
 
 if __name__ == '__main__':

@@ -80,6 +80,9 @@ def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.m
     compilation.use_cache(config.compilation_cache)
     with processes.together(), opening.alone(workdir):
       train.train(config, workdir)
+    if report is None and processes.is_first():
+      command_line.say_next('what it learned', 'probe', '--config=probe',
+                            f'--config.checkpoint={workdir}')
     if report is not None:
       logging.set_verbosity(logging.ERROR)    # Orbax warns of what is no fault
       probe.probe_run(report, workdir, [*prog.split(), *arguments])

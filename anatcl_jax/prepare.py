@@ -18,6 +18,7 @@ from anatcl_jax.cohorts import atlas as atlases
 if TYPE_CHECKING:
   from anatcl_jax.cohorts.cohort import Cohort
   from anatcl_jax.cohorts.participants import Reading
+  from anatcl_jax.data.shards import ShardSet
 
 # What these names mean is known to the rooms, which are imported when a command runs: --help need
 # not wait for them. A test compares.
@@ -267,10 +268,28 @@ def _prepare_openbhb(chosen: argparse.Namespace) -> None:
 def _write(chosen: argparse.Namespace, cohort: Cohort) -> None:
   from anatcl_jax.data.make_shards import make_shards
   from anatcl_jax.data.write_shards import Part
-  make_shards(cohort, chosen.out, grid=chosen.grid, spacing=chosen.spacing, shape=chosen.shape,
-              dtype=chosen.dtype, leave_out_bad=chosen.leave_out_bad,
-              keep_incomplete=chosen.keep_incomplete, workers=chosen.workers,
-              part=Part.parse(chosen.part) if chosen.part else None)
+  _say_next(make_shards(
+      cohort, chosen.out, grid=chosen.grid, spacing=chosen.spacing, shape=chosen.shape,
+      dtype=chosen.dtype, leave_out_bad=chosen.leave_out_bad,
+      keep_incomplete=chosen.keep_incomplete, workers=chosen.workers,
+      part=Part.parse(chosen.part) if chosen.part else None))
+
+
+def _say_next(made: ShardSet | None) -> None:
+  """What to do with a set: pretrain on what it has, or where it has no anatomy, features."""
+  if made is None:     # a part of one
+    return
+  out, usual = str(made.directory), {'thickness', 'volume', 'area'}
+  if not made.measures:
+    command_line.say_next('features by released weights', 'features', '--weights',
+                          'anatcl-global-0', '--data-dir', out, '--out', 'features.tsv')
+    return
+  there = usual & set(made.measures) or set(made.measures)
+  arguments = [f'measures={"+".join(sorted(there, key=made.measures.index))}'] * (there != usual)
+  arguments += [f'atlas={made.info["atlas"]}'] * (made.info['atlas'] != 'desikan')
+  config = ':'.join(['pretrain', *filter(None, [','.join(arguments)])])
+  command_line.say_next('an encoder of its own', 'pretrain', f'--config={config}',
+                        f'--config.data_dir={out}')
 
 
 def _prepare_phantom(chosen: argparse.Namespace) -> None:
@@ -279,8 +298,8 @@ def _prepare_phantom(chosen: argparse.Namespace) -> None:
   settings = phantom.PhantomSettings(
       subjects=chosen.subjects, seed=chosen.seed, spacing=chosen.spacing, sites=chosen.sites,
       sessions=chosen.sessions, patients=chosen.patients)
-  make_phantom_shards(settings, chosen.out, keep_cohort=chosen.keep_cohort, dtype=chosen.dtype,
-                      workers=chosen.workers)
+  _say_next(make_phantom_shards(settings, chosen.out, keep_cohort=chosen.keep_cohort,
+                                dtype=chosen.dtype, workers=chosen.workers))
 
 
 if __name__ == '__main__':

@@ -82,6 +82,7 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
   print(''.join(f'note: {note}\n' for note in evaluation.notes), end='', file=sys.stderr)
   print(write.summary(evaluation))
   print(f'results: {written} (beside it {", ".join(names)}, figures/)')
+  print(f'next: open {written} in a browser; docs/probe.md says how each figure is made')
   return evaluation
 
 

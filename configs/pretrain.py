@@ -62,7 +62,8 @@ def get_config(arguments=None):
   config.head = 'mlp'                  # 512-512-128 on ResNet-18; or linear, none
   config.feature_dim = 128             # of the head's output, from 1
   config.init = ''                     # weights to begin with: a run (also @best, @STEP), a folder
-                                       # of convert, a .pth; '': drawn by seed
+                                       # of convert, a .pth, a name such as anatcl-global-0; '':
+                                       # drawn by seed
   config.precision = 'bfloat16'        # of compute, or float32; parameters, statistics and loss are
                                        # float32
   config.remat = 'none'                # or blocks: less memory, more time, the same numbers

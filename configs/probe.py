@@ -27,7 +27,8 @@ def get_config(arguments=None):
   config = ConfigDict()
 
   # What is evaluated; several are separated by commas, each perhaps with a name before an `=`
-  config.checkpoint = ''               # workdirs (or their @best, @STEP), weights; on data_dir
+  config.checkpoint = ''               # workdirs (or their @best, @STEP), weights, also by name
+                                       # (anatcl-global-0); on data_dir
   config.pool = 'mean'                 # of checkpoints, fresh ones too: levels, covariance, mean,
                                        # or several as in mean+levels (docs/features.md)
   config.features = ''                 # tables that `anatcl_jax.features` made before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shlex
 import shutil
 
 import nibabel
@@ -11,9 +12,10 @@ import numpy as np
 import pandas
 import pytest
 
-from anatcl_jax import prepare
+from anatcl_jax import features, prepare
 from anatcl_jax.cohorts import atlas, volumes
 from anatcl_jax.cohorts.morphometry import MEASURES
+from anatcl_jax.command_line import ConfigParser
 from anatcl_jax.data import shards
 from anatcl_jax.errors import UserError
 from tests.cohorts.spoiling import FAULTS, arguments, edit_table, set_cell
@@ -186,6 +188,27 @@ def test_other_peoples_folders_are_left_alone(cohort, tmp_path):
   with pytest.raises(SystemExit):
     prepare.main(arguments(cohort.participants.parent, tmp_path / 'mine'))
   assert (tmp_path / 'mine' / 'thesis.txt').read_text() == 'years of work'
+
+
+def test_the_last_line_is_a_command_for_what_is_there(copy, tmp_path, capsys):
+  """All measures, thickness alone, none."""
+  for number, kept in enumerate(('*', '*thickness*', '')):
+    given = arguments(copy, tmp_path / str(number))
+    at = given.index('--morphometry')
+    tables = sorted(map(str, (copy / 'freesurfer').glob(kept))) if kept else []
+    after = next((i for i in range(at + 1, len(given)) if given[i].startswith('--')), len(given))
+    prepare.main([*given[:at], *(['--morphometry', *tables] if tables else []), *given[after:]])
+    last = capsys.readouterr().out.splitlines()[-1]
+    command = shlex.split(last.partition(': ')[2])
+    assert last.startswith('next, ') and str(tmp_path / str(number)) in last
+    if tables:
+      _, config = ConfigParser(description='', config='pretrain').parse(
+          command[command.index('pretrain') + 1:])
+      data = shards.open_shards(config.data_dir)
+      assert data.select_measures(tuple(config.measures.split('+'))).shape[2] == len(data.measures)
+    else:
+      chosen = features.command_line_parser().parse_args(command[command.index('features') + 1:])
+      assert chosen.data_dir == str(tmp_path / '2') and chosen.weights == 'anatcl-global-0'
 
 
 def test_no_shards_says_which_command_makes_them(tmp_path):

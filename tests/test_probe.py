@@ -116,7 +116,9 @@ def test_tables_of_features_are_compared(tmp_path, capsys):
       compared[['features', 'against']].itertuples(index=False, name=None))
   said = capsys.readouterr()
   assert 'ours: better than untrained, by ' in said.out
-  assert said.out.splitlines()[-1].startswith(
+  *_, results, then = said.out.splitlines()
+  assert then.startswith(f'next: open {tmp_path}/out/report.html')
+  assert results.startswith(
       f'results: {tmp_path}/out/report.html (beside it results.tsv')
   assert 'whether ours, other saw these people in training is not known' in said.err
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from nibabel.spatialimages import SpatialImage
+from sklearn.base import BaseEstimator, TransformerMixin
 
 from anatcl_jax import models
 from anatcl_jax.cohorts.volumes import (
@@ -38,15 +39,17 @@ from anatcl_jax.weights.load import Weights, encoder_options, fresh, load_weight
 CARD, NATIVE = 'card', 'native'
 GRIDS = (CARD, NATIVE, *NAMED_GRIDS)
 UNTRAINED = 'untrained:'
+_THREADS = 4     # that read ahead
 
 Label = TypeVar('Label')
 
 
-@dataclasses.dataclass(frozen=True)
-class Encoder:
+@dataclasses.dataclass(eq=False)   # frozen by __setattr__
+class Encoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
   """A frozen encoder of images: `encoder(image)` is its features, float32 [F].
 
-  An image is one of nibabel, or the path of a NIfTI file; a list of them gives [N, F].
+  An image is one of nibabel, or the path of a NIfTI file; a list of them gives [N, F]. It is a
+  transformer of scikit-learn, for a Pipeline that begins with paths, and has nothing to fit.
   """
 
   weights: Weights
@@ -60,7 +63,9 @@ class Encoder:
     several = isinstance(images, (list, tuple))
     if several and not images:
       raise UserError('an empty list of images has no features')
-    volumes = ((None, self.read(_source(image))) for image in (images if several else [images]))
+    sources = [_source(image) for image in (images if several else [images])]
+    volumes = ((None, volume) for volume in extract.read_ahead(
+        self.read, sources, _THREADS, 2 * _THREADS))
     rows = np.concatenate([self.encode(batch)
                            for _, batch in batches(volumes, jax.device_count())])
     return rows if several else rows[0]
@@ -74,6 +79,43 @@ class Encoder:
         f'  axes       {self.arrangement.axes}', f'  crop       {self.arrangement.crop}',
         f'  pad        {self.arrangement.pad}', f'  precision  {self.precision}',
         f'  pool       {self.pool}'])
+
+  def __setattr__(self, name: str, value: Any) -> None:
+    # scikit-learn leaves notes of its own, with an underscore, on what stands in a Pipeline.
+    if name in vars(self) and not name.startswith('_'):
+      raise dataclasses.FrozenInstanceError(f'{name}: an encoder stays as it was loaded')
+    super().__setattr__(name, value)
+
+  def fit(self, images: Any = None, y: Any = None) -> Encoder:
+    """Does nothing, as scikit-learn's way wants it."""
+    return self
+
+  def transform(self, images: Any) -> np.ndarray:
+    """Features, float32 [N, F], of a list, an array or a column of images or paths."""
+    return self(_as_list(images))
+
+  def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+    """The names of the columns, f0, f1, ..., as in a table."""
+    count = sum(part.columns for part in self.layout())
+    return np.array([f'f{i}' for i in range(count)], object)
+
+  def set_params(self, **params: Any) -> Encoder:
+    """Of scikit-learn; a frozen encoder has nothing to be set."""
+    if params:
+      raise UserError(f'{", ".join(params)}: an encoder stays as it was loaded; load another one')
+    return self
+
+  def __sklearn_clone__(self) -> Encoder:
+    return self     # nothing is fitted, and what is compiled serves every fold
+
+  def __sklearn_is_fitted__(self) -> bool:
+    return True
+
+  def __sklearn_tags__(self) -> Any:
+    tags = super().__sklearn_tags__()
+    tags.requires_fit = tags.input_tags.two_d_array = False
+    tags.input_tags.string = True
+    return tags
 
   def __getstate__(self) -> dict[str, Any]:
     """Without what was compiled, which is compiled again where this is read."""
@@ -187,6 +229,21 @@ def digest(weights: Weights) -> str:
     found.update(f'{name} {array.shape}\n'.encode())
     found.update(np.ascontiguousarray(array, '<f4').tobytes())
   return found.hexdigest()
+
+
+def _as_list(images: Any) -> list:
+  """Images in a list; of a table or an array [N, 1] its only column."""
+  if not isinstance(images, (list, tuple)):
+    if isinstance(images, (str, pathlib.Path, SpatialImage)) or not hasattr(images, '__len__'):
+      raise UserError(f'{str(images)[:100]!r}: transform takes a list of images or paths')
+    array = np.asarray(images, object)
+    if array.ndim == 2 and array.shape[1] == 1:
+      array = array[:, 0]
+    if array.ndim != 1:
+      raise UserError(f'images of shape {array.shape}: give one column of paths')
+    images = list(array)
+  return [image[0] if isinstance(image, (list, tuple)) and len(image) == 1 else image
+          for image in images]
 
 
 def _source(image: SpatialImage | str | pathlib.Path) -> VolumeSource:

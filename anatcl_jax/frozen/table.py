@@ -30,7 +30,7 @@ _FLOAT32 = '%.9g'
 _COLUMN = re.compile(rf'(?:({NAME}):)?f(\d+)')
 
 
-def read_table(path: pathlib.Path) -> tuple[pandas.DataFrame, np.ndarray]:
+def read_table(path: str | pathlib.Path) -> tuple[pandas.DataFrame, np.ndarray]:
   """Identifiers (participant_id, session, whatever else stands there) and float32 features [n, F].
 
   Those of several encoders are side by side; `read_encoders` keeps them apart.
@@ -41,12 +41,13 @@ def read_table(path: pathlib.Path) -> tuple[pandas.DataFrame, np.ndarray]:
   return identifiers, np.concatenate(list(features.values()), 1)
 
 
-def read_encoders(path: pathlib.Path) -> tuple[pandas.DataFrame, dict[str, np.ndarray]]:
+def read_encoders(path: str | pathlib.Path) -> tuple[pandas.DataFrame, dict[str, np.ndarray]]:
   """Identifiers, and the float32 features [n, F] of each encoder by its name ('' has f0, f1, ...).
 
   Raises:
     UserError: no such file, no participant_id, no columns f0, f1, ... or text among their numbers.
   """
+  path = pathlib.Path(path)
   table = _read_parquet(path) if path.suffix == '.parquet' else tables.read_table(path)
   columns: dict[str, list[str]] = {}     # by encoder
   for column in table.columns:
@@ -68,7 +69,7 @@ def read_encoders(path: pathlib.Path) -> tuple[pandas.DataFrame, dict[str, np.nd
   return identifiers, features
 
 
-def write_table(path: pathlib.Path, identifiers: pandas.DataFrame,
+def write_table(path: str | pathlib.Path, identifiers: pandas.DataFrame,
                 features: np.ndarray | dict[str, np.ndarray]) -> None:
   """Writes identifiers and float32 features [n, F], as .tsv or .parquet by the path's ending.
 
@@ -82,6 +83,7 @@ def write_table(path: pathlib.Path, identifiers: pandas.DataFrame,
                                                for i in range(values.shape[1])])
              for name, values in several.items()]
   table = pandas.concat([identifiers.reset_index(drop=True), *columns], axis=1)
+  path = pathlib.Path(path)
   temporary = path.with_name('.' + path.name + '.new')
   if path.suffix == '.parquet':
     table.to_parquet(temporary, index=False, engine='pyarrow')

@@ -1,5 +1,5 @@
 """The report of an evaluation: one HTML page and its pictures."""
 
-from anatcl_jax.report.page import write
+from anatcl_jax.report.page import pictures, write
 
-__all__ = ['write']
+__all__ = ['pictures', 'write']

@@ -91,6 +91,13 @@ def write(evaluation: Evaluation, out: pathlib.Path, *,
   return out / PAGE
 
 
+def pictures(evaluation: Evaluation, *, training: Iterable[Picture] = (),
+             saliencies: Iterable[Saliency] = ()) -> list[Picture]:
+  """All pictures of the page, drawn and not written; Args: as of `write`."""
+  sections = _sections(evaluation, list(training), tuple(saliencies))
+  return [picture for section in sections for picture in section.pictures]
+
+
 def _sections(evaluation: Evaluation, training: list[Picture],
               saliencies: tuple[Saliency, ...]) -> list[Section]:
   """Those that have something to show."""

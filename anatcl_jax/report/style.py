@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import pathlib
 
@@ -25,6 +26,11 @@ class Picture:
   title: str
   caption: str       # what is shown, and of how many people
   text: str          # what a reader who can't see it is told
+
+  def _repr_png_(self) -> bytes:     # in a notebook
+    file = io.BytesIO()
+    self.figure.savefig(file, format='png', dpi=DPI)
+    return file.getvalue()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,13 +13,14 @@ from anatcl_jax import models
 from anatcl_jax.errors import UserError
 from anatcl_jax.weights import stored
 from anatcl_jax.weights.load import CARD, TENSORS, Weights, by_name, encoder_options
+from anatcl_jax.weights.model_card import model_card
 from anatcl_jax.weights.released_names import to_released
 
-FLAX = 'flax'
+FLAX, MODEL_CARD = 'flax', 'README.md'
 
 
 def write_folder(weights: Weights, destination: pathlib.Path) -> None:
-  """Writes card.json, model.safetensors and flax/; the folder appears when it is whole.
+  """Writes card.json, model.safetensors, flax/ and README.md; the folder appears when it is whole.
 
   Raises:
     UserError: something is there already, or the folder can't be made.
@@ -29,6 +30,8 @@ def write_folder(weights: Weights, destination: pathlib.Path) -> None:
     staging = pathlib.Path(staging) / 'whole'
     staging.mkdir()
     (staging / CARD).write_text(json.dumps(weights.card, indent=2, allow_nan=False) + '\n')
+    (staging / MODEL_CARD).write_text(model_card(weights, destination.resolve().name),
+                                      encoding='utf-8')
     safetensors.numpy.save_file(by_name(weights), staging / TENSORS, {'format': 'flax'})
     tree = weights.variables | ({'head': weights.head} if weights.head else {})
     stored.save_tree(staging / FLAX, tree)
