@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from anatcl_jax.models.convolution import Conv3d, he_normal_fan_in
 from anatcl_jax.models.normalization import BatchNorm
-from anatcl_jax.models.pooling import max_pool3d
+from anatcl_jax.models.pooling import global_max, max_pool3d
 from anatcl_jax.models.sizes import check_size
 
 _CHANNELS = (1, 2, 3, 3, 2)      # of each convolution, in multiples of the width
@@ -62,4 +62,4 @@ class AlexNet3D(nn.Module):
     for index in range(len(layers)):
       x = block(self, x, index)
       self.sow('intermediates', f'stage{index + 1}', x)   # for models.feature_pooling
-    return x.max((1, 2, 3)).astype(jnp.float32)
+    return global_max(x).astype(jnp.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pathlib
 import shutil
@@ -59,13 +60,16 @@ def _shard(directory: pathlib.Path, index: int) -> pathlib.Path:
 
 def _damage_record(directory: pathlib.Path, data: shards.ShardSet, record: int) -> None:
   """Changes a byte that this record alone needs: which one that is, reading tells."""
-  path = data.shard_of(record)
-  path = directory / path.name
+  path = directory / data.shard_of(record).name
   content = bytearray(path.read_bytes())
-  for position in range(200, len(content), 300):
+  shard = int(path.name[8:13])
+  before = sum(entry['records'] for entry in data.info['shards'][:shard])
+  # Records lie in order: the search begins about where this one does.
+  start = len(content) * (record - before) // data.info['shards'][shard]['records']
+  for position in itertools.chain(range(start, len(content), 100), range(200, start, 100)):
     content[position] ^= 1
     path.write_bytes(content)
-    if damage._damaged_in(shards.open_shards(directory), int(path.name[8:13])) == [record]:
+    if damage._damaged_in(shards.open_shards(directory), shard) == [record]:
       return
     content[position] ^= 1
   raise AssertionError(f'record {record} has no byte of its own in {path}')

@@ -307,7 +307,7 @@ def test_few_people_are_done_or_left_out_with_a_reason(people, seen, sizes, inne
                       'site': np.where(np.arange(people) < 3 * people // 4, 'x', 'y')},
                      seen=np.arange(people) < seen)
   tasks_ = tasks.choose_tasks('age,sex', TASKS, COHORTS)
-  settings = Settings(folds=5, inner_folds=inner, bootstrap=20, fewest=5)
+  settings = Settings(folds=2, inner_folds=inner, bootstrap=20, fewest=5)
   try:
     found = run(cohort, {'ours': (_features(cohort),)}, tasks_, settings, Extent(sizes, True), {},
                 progress=False)

@@ -123,3 +123,10 @@ def test_frozen_the_normalisation_is_part_of_the_convolution(encoder):
   features = jax.jit(lambda *a: encoder.apply(*a, False))(variables, x)
   assert np.linalg.norm(features - expected) < 1e-5 * np.linalg.norm(expected)
   assert (np.asarray(features) != np.asarray(expected)).any()   # two ways indeed
+
+
+def test_global_maximum_and_its_gradient_go_to_the_first_maximum():
+  x = jnp.asarray([[1., 5., 5., 2.], [-1., -3., -2., -1.]]).reshape(2, 2, 2, 1, 1)
+  value, gradient = jax.vjp(pooling.global_max, x)
+  assert value.tolist() == [[5.], [-1.]]
+  assert gradient(jnp.asarray([[2.], [3.]]))[0].reshape(2, 4).tolist() == [[0, 2, 0, 0], [3, 0, 0, 0]]
