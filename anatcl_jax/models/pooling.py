@@ -35,7 +35,7 @@ def global_max(x: jax.Array) -> jax.Array:
   """Maximum [N, C] over the voxels of x[N, X, Y, Z, C]; of equal values the first has the gradient.
 
   By its place: the gradient of `x.max` compares x with the maximum and divides by how many are
-  equal, which are none, and the gradient NaN, where a compiler computes x twice with other rounding.
+  equal: none, and NaN, where a compiler computes x twice with other rounding.
   """
   values = x.reshape(len(x), -1, x.shape[-1])
   return jnp.take_along_axis(values, values.argmax(1, keepdims=True), 1)[:, 0]
