@@ -126,11 +126,11 @@ _BESIDE = (('report/cat_*.xml', 'CAT12'), ('report/catlog_*', 'CAT12'),
 # ---- By name -------------------------------------------------------------------------------------
 
 
-def by_name(path: pathlib.Path, maker: Callable[[pathlib.Path], str | None] | None = None
+def by_name(path: pathlib.Path, made_by: Callable[[pathlib.Path], str | None] | None = None
             ) -> Origin | None:
   """The kind of a map by its path and what lies around it, None where no name is known.
 
-  `maker` says who made the maps of a folder (default: what lies there is looked at).
+  `made_by` says who made the maps of a folder (default: what lies there is looked at).
   """
   if not (matched := _match(path)):
     return None
@@ -142,7 +142,7 @@ def by_name(path: pathlib.Path, maker: Callable[[pathlib.Path], str | None] | No
   elif groups.get('sigma'):
     smoothing = f'{int(groups["sigma"]) * 2.3548:.2g} mm'    # fslmaths -s is a standard deviation
   tool, template = names.tool, groups.get('space') or names.template
-  if tool == 'CAT12' and (found := (maker or _maker)(path.absolute().parent)):
+  if tool == 'CAT12' and (found := (made_by or maker)(path.absolute().parent)):
     tool, template = found, template if found == 'CAT12' else NEW_MNI
   return Origin(tool, names.values, smoothing,
                 UNKNOWN if names.values == OWN_SPACE else template)
@@ -160,8 +160,9 @@ def _match(path: pathlib.Path) -> tuple[_Names, re.Match] | None:
                if (match := pattern.fullmatch(name))), None)
 
 
-def _maker(folder: pathlib.Path) -> str | None:
-  """Who made the maps of a folder, by other outputs around it, sidecars and names of folders."""
+def maker(folder: pathlib.Path) -> str | None:
+  """Who made what lies in a folder, by other outputs around it, sidecars, and folders' names."""
+  folder = folder.absolute()
   around = [folder, *folder.parents][:5]
   for place in around[:3]:
     for pattern, tool in _BESIDE:
@@ -189,9 +190,9 @@ def _generated_by(path: pathlib.Path) -> str | None:
 
 
 def of_volume(volume: VolumeSource, grid: Grid | None,
-              maker: Callable[[pathlib.Path], str | None] | None = None) -> Origin | None:
+              made_by: Callable[[pathlib.Path], str | None] | None = None) -> Origin | None:
   """The kind of a map by its name, and by its header what the name leaves open."""
-  origin = by_name(volume.path, maker)
+  origin = by_name(volume.path, made_by)
   if origin and origin.smoothing == UNKNOWN and (width := _width(volume.path)):
     origin = dataclasses.replace(origin, smoothing=width)
   if origin and origin.tool == 'CAT12' and origin.template == UNKNOWN and grid:
@@ -221,9 +222,9 @@ def one_kind(maps: Iterable[tuple[VolumeSource, Grid | None]]) -> Origin | None:
     UserError: maps of several kinds; the text says why they do not go together, and a glob.
   """
   kinds: dict[Origin, list[pathlib.Path]] = collections.defaultdict(list)
-  maker = functools.cache(_maker)     # many maps are in one folder
+  made_by = functools.cache(maker)     # many maps are in one folder
   for volume, grid in maps:
-    if origin := of_volume(volume, grid, maker):
+    if origin := of_volume(volume, grid, made_by):
       kinds[origin].append(volume.path)
   if len(kinds) < 2:
     return next(iter(kinds), None)

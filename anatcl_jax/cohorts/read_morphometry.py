@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import re
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas
 
 from anatcl_jax.cohorts import atlas as atlases
-from anatcl_jax.cohorts import freesurfer, id_columns, tables
+from anatcl_jax.cohorts import cat12_surfaces, freesurfer, id_columns, tables
 from anatcl_jax.cohorts.morphometry import (
   MEASURES,
   Morphometry,
@@ -18,9 +17,10 @@ from anatcl_jax.cohorts.morphometry import (
   outlying_cells,
   plausible,
 )
+from anatcl_jax.cohorts.morphometry_blocks import FREESURFER, Block, of_stream, put_together
 from anatcl_jax.cohorts.phenotypes import ScanKey
 from anatcl_jax.cohorts.region_columns import RegionColumn, region_column
-from anatcl_jax.cohorts.row_names import RowNames, plain_name
+from anatcl_jax.cohorts.row_names import RowNames
 from anatcl_jax.errors import UserError, listed
 
 # What --stream may be: whose rows count where FreeSurfer's longitudinal stream has made some.
@@ -31,31 +31,12 @@ _CORNER = re.compile(r'(?P<hemisphere>lh|rh)\.(?P<parcellation>aparc[\w.]*)\.(?P
 
 _BY_FORM = RowNames()
 
-Columns = dict[tuple[str, str], np.ndarray]     # (region, measure) -> a value a row, NaN: missing
-
-
-@dataclasses.dataclass(frozen=True)
-class _Block:
-  """What a table or a SUBJECTS_DIR says: `names` and `keys` of its rows, `lacks` of its scans."""
-
-  path: pathlib.Path
-  names: tuple[str, ...]
-  keys: tuple[ScanKey, ...]
-  columns: Columns
-  lacks: dict[ScanKey, str] = dataclasses.field(default_factory=dict)
-
-  def rows(self, kept: list[int]) -> _Block:
-    """Some of the rows."""
-    keys = tuple(self.keys[i] for i in kept)
-    return dataclasses.replace(
-        self, names=tuple(self.names[i] for i in kept), keys=keys,
-        columns={column: values[kept] for column, values in self.columns.items()},
-        lacks={key: why for key, why in self.lacks.items() if key in set(keys)})
-
 
 def read_tables(paths: list[pathlib.Path], atlas: str, names: RowNames = _BY_FORM,
                 id_column: str | None = None, stream: str = STREAMS[0]) -> Morphometry:
   """Morphometry of SUBJECTS_DIRs and tables: of a hemisphere and measure each, wide, or of a site.
+
+  Or thickness of CAT12 or T1Prep, in their folders, files of scans or exported tables.
 
   Columns are those that `region_column` knows; all others are passed over. A value that stands in
   several places is one where they agree. Templates of a longitudinal stream are no scans; where
@@ -63,14 +44,20 @@ def read_tables(paths: list[pathlib.Path], atlas: str, names: RowNames = _BY_FOR
 
   Raises:
     UserError: a region that no table has, two tables that disagree, text for a number, a column
-      whose median lies outside the range of its measure, no column of identifiers, or another
-      atlas than asked for.
+      whose median lies outside the range of its measure, no column of identifiers, another atlas
+      than asked for, or several tools' measures.
   """
   blocks = []
+  of_scans = [path for path in paths if cat12_surfaces.is_of_a_scan(path)]
+  if of_scans:
+    blocks += cat12_surfaces.read_scans(of_scans, atlas, names, of_scans[0])
   for path in paths:
-    blocks += ([_read_folders(path, atlas, names, stream)] if path.is_dir()
+    if path in of_scans:
+      continue
+    blocks += (_read_folders(path, atlas, names) if path.is_dir()
                else _read_table(path, atlas, names, id_column))
-  blocks, absent = _of_stream(blocks, stream)
+  measured_by = _one_maker(blocks)
+  blocks, absent = of_stream(blocks, stream)
   outliers: dict[ScanKey, str] = {}
   for block in blocks:
     check_medians(block.path, block.columns)
@@ -81,17 +68,39 @@ def read_tables(paths: list[pathlib.Path], atlas: str, names: RowNames = _BY_FOR
   scans = tuple(dict.fromkeys([*(key for block in blocks for key in block.keys), *absent]))
   measures = tuple(m for m in MEASURES if any(own == m for block in blocks
                                               for _, own in block.columns))
-  values, disagree = _put_together(blocks, atlas, scans, measures)
+  values, disagree = put_together(blocks, atlas, scans, measures)
   unmatched = tuple(dict.fromkeys(name for block in blocks
                                   for name, key in zip(block.names, block.keys)
                                   if not names.known(key)))
   return plausible(Morphometry(atlas, measures, scans, values,
                                ', '.join(path.name for path in paths), outliers | disagree, absent,
-                               unmatched))
+                               unmatched, measured_by))
 
 
-def _read_folders(directory: pathlib.Path, atlas: str, names: RowNames, stream: str) -> _Block:
-  """The subjects of a SUBJECTS_DIR; of those without a scan only the names, if scans are known."""
+def _one_maker(blocks: list[Block]) -> str:
+  """Whose morphometry it all is.
+
+  Raises:
+    UserError: more than one tool's.
+  """
+  makers = {block.measured_by: block.path for block in blocks}
+  if len(makers) < 2:
+    return next(iter(makers), FREESURFER)
+  told = ' and '.join(f"{maker}'s ({path})" for maker, path in makers.items())
+  raise UserError(
+      f'morphometry is of several tools, {told}, which are not mixed in one cohort: thickness of '
+      'CAT12 and FreeSurfer has R2 of .67 to .83 with each other and offsets in most regions (Ay '
+      '2022, Seiger 2018), so that it would tell tools apart; give --morphometry of one')
+
+
+def _read_folders(directory: pathlib.Path, atlas: str, names: RowNames) -> list[Block]:
+  """The subjects of a SUBJECTS_DIR, or the scans of a folder of CAT12 or T1Prep.
+
+  Of those without a scan only the names, if scans are known.
+  """
+  if not any(any(directory.glob(pattern)) for pattern in ('stats', '*/stats', '*/ses-*/stats')):
+    if files := cat12_surfaces.files_in(directory):
+      return cat12_surfaces.read_scans(files, atlas, names, directory)
   folders = freesurfer.subject_folders(directory)
   keys = {name: names.key(name) for name in folders}
   used = {name: path for name, path in folders.items() if names.known(keys[name])}
@@ -104,16 +113,18 @@ def _read_folders(directory: pathlib.Path, atlas: str, names: RowNames, stream: 
   if used and not any(read.values()):
     raise UserError(f'{directory}: no subject can be read; the first {next(iter(lacks.values()))}')
   columns = dict.fromkeys(column for values in read.values() for column in values)
-  return _Block(directory, tuple(folders), tuple(keys.values()),
+  return [Block(directory, tuple(folders), tuple(keys.values()),
                 {column: np.array([read.get(name, {}).get(column, np.nan) for name in folders])
-                 for column in columns}, lacks)
+                 for column in columns}, lacks)]
 
 
 def _read_table(path: pathlib.Path, atlas: str, names: RowNames,
-                asked: str | None) -> list[_Block]:
+                asked: str | None) -> list[Block]:
   """The rows of a table, a block a session where columns name sessions."""
   if path.suffix == '.stats':
     raise UserError(f'{path}: is no table; give the SUBJECTS_DIR that holds its subject')
+  if cat12_surfaces.is_export(path):
+    return [cat12_surfaces.read_export(path, atlas, names)]
   table = tables.read_table(path, lambda name: (not atlases.find_region(name, atlas)
                                                 and not region_column(name, atlas)))
   first = str(table.columns[0])
@@ -141,7 +152,7 @@ def _read_table(path: pathlib.Path, atlas: str, names: RowNames,
     part = {place[1:]: values for place, values in columns.items() if place[0] == instance}
     there = [i for i in range(len(keys)) if not instance
              or any(not np.isnan(values[i]) for values in part.values())]
-    block = _Block(path, tuple(table[identifier]), tuple(
+    block = Block(path, tuple(table[identifier]), tuple(
         names.key(name, instance) if instance else key
         for name, key in zip(table[identifier], keys)), part)
     blocks.append(block.rows(there))
@@ -201,6 +212,10 @@ def _check_atlas(path: pathlib.Path, table: pandas.DataFrame, atlas: str, corner
   if other:
     raise UserError(f'{path}: its columns are of the {_title(other)} atlas, not {_title(atlas)}; '
                     f'read it with --atlas {other}')
+  if found := cat12_surfaces.columns_without_measure(table.columns):
+    raise UserError(f'{path}: columns such as {found[0]} are of CAT12\'s export, where the name of '
+                    'the file says of what: call it ..._catROIs_aparc_DK40_thickness.csv as CAT12 '
+                    'does')
   raise UserError(f'{path}: no column is a region of the {atlas} atlas with a measure, such as '
                   f'lh_bankssts_thickness; it has {listed(list(table.columns), 4)}')
 
@@ -214,100 +229,3 @@ def _numbers(path: pathlib.Path, column: pandas.Series, labels: list[str],
   """The column as float64; text in rows that no scan uses is NaN."""
   wrong = pandas.to_numeric(column, errors='coerce').isna() & ~np.array(used)
   return tables.numbers(path, column.mask(wrong), labels).to_numpy()
-
-
-def _of_stream(blocks: list[_Block], stream: str) -> tuple[list[_Block], dict[ScanKey, str]]:
-  """The rows that count, and why scans have none: all of one stream, but for `either`."""
-  longitudinal = {}
-  templates = set()
-  for block in blocks:
-    for name, key in zip(block.names, block.keys):
-      if '.long.' in name:
-        longitudinal[key] = block.path
-        templates.add(plain_name(name).split('.long.')[1])
-  if not longitudinal:
-    return blocks, {}
-
-  def counts(name: str, key: ScanKey) -> bool:
-    if '.long.' in name:
-      return stream != 'cross-sectional'
-    if plain_name(name).rpartition('/')[2] in templates:
-      return False
-    return stream == 'cross-sectional' or (stream == 'either' and key not in longitudinal)
-
-  kept = [block.rows([i for i, row in enumerate(zip(block.names, block.keys)) if counts(*row)])
-          for block in blocks]
-  there = {key for block in kept for key in block.keys}
-  other = 'cross-sectional' if stream == 'longitudinal' else 'longitudinal'
-  absent = {key: f'has only a {other} row in {block.path}, where --stream {stream} counts; '
-                 f'--stream either takes what a scan has, --stream {other} those of all'
-            for block in blocks for name, key in zip(block.names, block.keys)
-            if key not in there and plain_name(name).rpartition('/')[2] not in templates}
-  return [block for block in kept if block.keys], absent
-
-
-def _put_together(blocks: list[_Block], atlas: str, scans: tuple[ScanKey, ...],
-                  measures: tuple[str, ...]) -> tuple[np.ndarray, dict[ScanKey, str]]:
-  """Values [scan, region, measure], and why a scan's rows can't be right: they disagree."""
-  regions = {name: j for j, name in enumerate(atlases.regions(atlas))}
-  places = {scan: i for i, scan in enumerate(scans)}
-  values = np.full((len(scans), len(regions), len(measures)), np.nan, np.float32)
-  said: dict[tuple[str, str], pathlib.Path] = {}
-  again: dict[tuple[str, str], tuple[pathlib.Path, pathlib.Path]] = {}
-  disagree: dict[ScanKey, str] = {}
-  for block in blocks:
-    layers = _layers([places[key] for key in block.keys])
-    for (region, measure), column in block.columns.items():
-      target = values[:, regions[region], measures.index(measure)]
-      path = said.setdefault((region, measure), block.path)
-      for rows, scan in layers:
-        new, old = column[rows].astype(np.float32), target[scan]
-        both = ~np.isnan(new) & ~np.isnan(old)
-        other = both & ~np.isclose(new, old, rtol=1e-5)
-        if path != block.path and both.any():
-          again[region, measure] = (path, block.path)
-          if other.sum() * 2 > both.sum():
-            raise UserError(f'{block.path}: {region} {measure} stands in {path} too, with other '
-                            'values; give each measure of a scan once')
-        for i in np.flatnonzero(other):
-          disagree.setdefault(scans[scan[i]], (
-              f'has more than one row in {block.path.name}' + (
-                  f' and {path.name}' if path != block.path else '')
-              + f', with {region}_{measure} {old[i]:g} and {new[i]:g}; keep one, or tell its '
-                'sessions apart in a column session or in the names'))
-        target[scan] = np.where(np.isnan(old), new, old)
-  for measure in measures:
-    missing = [region for region in regions if (region, measure) not in said]
-    if missing:
-      raise UserError(_missing(measure, missing, atlas, said, again))
-  values[[places[scan] for scan in disagree]] = np.nan
-  return values, disagree
-
-
-def _layers(scans: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
-  """Rows and their scans, in as few sets as hold no scan twice."""
-  layers: list[tuple[list[int], list[int]]] = []
-  seen: dict[int, int] = {}
-  for row, scan in enumerate(scans):
-    depth = seen[scan] = seen.get(scan, -1) + 1
-    if depth == len(layers):
-      layers.append(([], []))
-    layers[depth][0].append(row)
-    layers[depth][1].append(scan)
-  return [(np.array(rows), np.array(own)) for rows, own in layers]
-
-
-def _missing(measure: str, missing: list[str], atlas: str, said: dict, again: dict) -> str:
-  """The error of regions that no table has, with what it may be."""
-  source = next(path for (_, own), path in said.items() if own == measure)
-  text = (f'{source}: {measure} of region {listed(missing)} is in no table; the {atlas} atlas has '
-          f'{len(atlases.regions(atlas))} regions, of both hemispheres')
-  names = {region.partition('_')[2] for region in missing}
-  if names == set(atlases.NOT_IN_DKT) and atlas == 'desikan':
-    text += '. Without these three they are of the DKT atlas: --atlas dkt'
-  elif names == {'temporalpole'} and atlas == 'desikan':
-    text += ('. UK Biobank\'s category 192 has no temporalpole; take category 196 and --atlas dkt')
-  if repeated := [(key, paths) for key, paths in again.items() if key[1] == measure]:
-    (region, _), (first, second) = repeated[0]
-    text += f'. {region} {measure} stands in {first} and in {second} too: is one there twice?'
-  return text

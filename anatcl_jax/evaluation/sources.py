@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from anatcl_jax.cohorts import origins
+from anatcl_jax.cohorts.origins import Origin
 from anatcl_jax.data import shards
 from anatcl_jax.data.shards import ShardSet
 from anatcl_jax.errors import UserError, listed
@@ -75,6 +77,7 @@ def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, tr
   if paths:
     identifiers[_SHARDS] = cohort.table[['participant_id', 'session']]
   cohort, rows = cohorts.join(cohort, identifiers)
+  cohort = cohort.noted(*_kinds(weights, data, table_paths))
   cohort = _mark(cohort, {path: run for path, run in runs.items() if run},
                  named_paths(trained_on, 'config.trained_on'),
                  [name for name, path in paths.items() if runs[path] is None]
@@ -123,6 +126,28 @@ def _notes_of_pools(tables: dict[str, pathlib.Path]) -> tuple[str, ...]:
   other = [f'{name} ({pool})' for name, pool in pools.items() if fresh and pool != fresh]
   return (f'{UNTRAINED} is pooled by {fresh}, and {listed(other)} otherwise: as a baseline it '
           'needs the same --pool',) if other else ()
+
+
+def _kinds(weights: dict[str, Weights], data: ShardSet | None,
+           table_paths: dict[str, pathlib.Path]) -> list[str]:
+  """Where maps or morphometry are of other kinds than an encoder was trained on, or each other."""
+  notes = []
+  for name, one in weights.items():
+    if why := origins.difference(Origin.of_record(one.card.get('maps')), data.maps):
+      notes.append(f'{name}: {why}')
+    trained = one.card.get('measured_by')
+    if trained and data.measured_by and trained != data.measured_by:
+      notes.append(f'{name}: trained with morphometry by {trained}; that of {data.directory} is by '
+                   f'{data.measured_by}, which is not the same measure')
+  given = {name: Origin.of_record(feature_table.read_description(path).get('maps'))
+           for name, path in table_paths.items()}
+  if weights:
+    given[str(data.directory)] = data.maps
+  kinds = {kind: name for name, kind in given.items() if kind}
+  if len(kinds) > 1:
+    notes.append('features are of maps of several kinds, so that differences between them may be '
+                 f'the maps\': {listed([f"{name} ({kind})" for kind, name in kinds.items()])}')
+  return notes
 
 
 def _data_of_runs(runs: dict[pathlib.Path, dict[str, Any] | None]) -> str:

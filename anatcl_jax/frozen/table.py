@@ -107,11 +107,17 @@ def write_description(table: pathlib.Path, content: dict[str, Any]) -> pathlib.P
 
 def read_pool(table: pathlib.Path) -> str | None:
   """What the JSON beside a table says of how features were pooled; None where it says nothing."""
+  pool = read_description(table).get('pool')
+  return pool if isinstance(pool, str) else None
+
+
+def read_description(table: pathlib.Path) -> dict[str, Any]:
+  """What was written of how a table was made; empty where nothing can be read beside it."""
   try:
-    described = json.loads(table.with_suffix('.json').read_text(encoding='utf-8'))
-    return described['pool'] if isinstance(described['pool'], str) else None
-  except (OSError, ValueError, KeyError, TypeError, RecursionError):
-    return None
+    content = json.loads(table.with_suffix('.json').read_text(encoding='utf-8'))
+  except (OSError, ValueError, RecursionError):
+    return {}
+  return content if isinstance(content, dict) else {}
 
 
 def _read_parquet(path: pathlib.Path) -> pandas.DataFrame:
