@@ -25,7 +25,8 @@ def _shards(maps, measured_by):
 
 
 def test_of_the_same_kind_nothing_is_said():
-  assert sources._kinds({'a': _weights(CAT12, 'FreeSurfer')}, _shards(CAT12, 'FreeSurfer'), {}) == []
+  same = {'a': _weights(CAT12, 'FreeSurfer')}
+  assert sources._kinds(same, _shards(CAT12, 'FreeSurfer'), {}) == []
 
 
 def test_what_is_not_known_is_not_said():
