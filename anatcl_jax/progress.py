@@ -15,6 +15,7 @@ def progress_bar(total: int | None, description: str, unit: str, initial: int = 
     total: None where it is not known.
     scale: thousands and millions are written as k and M, as of bytes.
   """
-  return tqdm.tqdm(total=total, initial=initial, desc=description, unit=f' {unit}',
-                   disable=not show, dynamic_ncols=True, unit_scale=scale,
+  return tqdm.tqdm(total=total, initial=initial, desc=description,
+                   unit=unit if scale else f' {unit}', unit_scale=scale, disable=not show,
+                   dynamic_ncols=True,
                    mininterval=0.5 if sys.stderr.isatty() else 20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 
 import numpy as np
 import pandas
@@ -13,6 +14,7 @@ from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation import sources
 from anatcl_jax.frozen.table import read_encoders, read_table, write_table
 from anatcl_jax.models.feature_pooling import layout
+from anatcl_jax.report import beyond
 from tests.test_features import compiled, folder, run, volumes, weights  # noqa: F401
 from tests.test_probe import _config
 
@@ -129,6 +131,11 @@ def test_the_probe_takes_each_encoder_of_a_table_and_all_side_by_side(tmp_path):
   np.testing.assert_array_equal(found.encoders['folds'],
                                 [np.hstack([made['folds']['g-0'], made['folds']['g-1']])])
   np.testing.assert_array_equal(found.encoders['untrained'], list(made['untrained'].values()))
+  evaluation = types.SimpleNamespace(
+      table=found.cohort.table, synthetic=False,
+      features={name: values[0] for name, values in found.encoders.items()})
+  assert [picture.name for picture in beyond.embedding(evaluation)] == [    # names of files
+      'embedding-folds', 'embedding-folds--g-0', 'embedding-folds--g-1', 'embedding-plain']
 
 
 def test_a_baseline_pooled_otherwise_is_said(tmp_path):

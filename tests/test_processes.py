@@ -27,6 +27,7 @@ def test_two_processes_with_two_devices_each(runner, whole, tmp_path):
   check_same(tmp_path / 'run', whole[0], **ROUNDING)
   said = [path.read_text() for path in sorted(tmp_path.glob('run.*.txt'))]
   assert sum('results: ' in text for text in said) == 1   # one process speaks
+  assert sum('next, what it learned: ' in text for text in said) == 1
   assert sum('epoch 4/4' in text for text in said) == 1
 
 

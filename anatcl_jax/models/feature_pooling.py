@@ -70,13 +70,18 @@ def pooled(encoder: nn.Module, variables: dict[str, Any], x: jax.Array, pool: st
 
 def layout(encoder: nn.Module, pool: str) -> list[Part]:
   """Which columns are what, without computing any; they do not depend on the volume's size."""
-  def stages_of(key):
-    return _with_stages(encoder, encoder.init(key, ANY_VOLUME, False), ANY_VOLUME)
+  names = checked(pool)
 
-  own, stages = jax.eval_shape(stages_of, jax.random.key(0))
+  def shown(key):
+    variables = encoder.init(key, ANY_VOLUME, False)
+    if names == (MEAN,):     # any encoder has it
+      return encoder.apply(variables, ANY_VOLUME, False), []
+    return _with_stages(encoder, variables, ANY_VOLUME)
+
+  own, stages = jax.eval_shape(shown, jax.random.key(0))
   channels = [stage.shape[-1] for stage in stages]
   found, first = [], 0
-  for name in checked(pool):
+  for name in names:
     if name == MEAN:
       parts = [(None, own.shape[-1], own.shape[-1])]
     elif name == 'levels':

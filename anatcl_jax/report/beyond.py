@@ -38,7 +38,7 @@ def embedding(evaluation: Evaluation) -> list[Picture]:
     figure.supxlabel(f'first component, {shares[0]:.0%} of the variance', fontsize=9)
     figure.supylabel(f'second, {shares[1]:.0%}', fontsize=9)
     found.append(Picture(
-        f'embedding-{name}', figure, f'Embedding of {name}',
+        f'embedding-{name.replace(":", "--")}', figure, f'Embedding of {name}',
         'The first two principal components of the standardised features, a point a scan, '
         'coloured by columns of the table. Grey: not known.',
         f'Two principal components hold {shares.sum():.0%} of the variance.'))

@@ -1,1 +1,1 @@
-"""Weights by path: workdirs, released files read without running their code, names, cards."""
+"""Weights by path or name: workdirs, released files, whose code is never run, names, cards."""

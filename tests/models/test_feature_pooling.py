@@ -122,6 +122,7 @@ def test_an_encoder_without_stages_is_said():
   x = np.ones((1, 10, 10, 10, 1), np.float32)
   variables = Patches().init(jax.random.key(0), x, False)
   assert pooled(Patches(), variables, x).shape == (1, 8)
+  assert [part.columns for part in layout(Patches(), 'mean')] == [8]
   with pytest.raises(UserError, match='Patches shows no stages'):
     pooled(Patches(), variables, x, 'levels')
 

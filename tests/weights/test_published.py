@@ -17,9 +17,13 @@ import pytest
 
 from anatcl_jax import convert
 from anatcl_jax.errors import RunFailure, UserError
+from anatcl_jax.evaluation import cohort
+from anatcl_jax.training import opening
 from anatcl_jax.weights import download, published
+from anatcl_jax.weights.choice import named_paths
 from anatcl_jax.weights.download import Patience
 from anatcl_jax.weights.load import load_weights
+from configs.pretrain import get_config
 from tests.test_convert import named
 from tests.weights import torch_file
 
@@ -144,6 +148,25 @@ def test_the_older_set_and_another_folder(server, tmp_path):
   convert.main(['anatcl-old-local-3', str(tmp_path / 'folder'), '--weights-cache',
                 str(tmp_path / 'mine')])
   assert len(server.asked) == 2
+
+
+def test_a_run_begins_with_them_and_the_probe_takes_them(server):
+  config = get_config('encoder=tiny')
+  config.init = 'anatcl-local-1'
+  weights = opening.initial_weights(config)
+  assert weights.card['source'] == 'anatcl-local-1' and len(server.asked) == 1
+  paths = named_paths('anatcl-local-1,x=anatcl-global-2', 'config.checkpoint')
+  assert {name: str(path) for name, path in paths.items()} == {
+      'anatcl-local-1': 'anatcl-local-1', 'x': 'anatcl-global-2'}
+  assert cohort.read_run(paths['anatcl-local-1']) is None    # whom they saw is not known
+
+
+def test_a_cache_that_can_not_be_used(server, tmp_path):
+  (tmp_path / 'file').write_text('')
+  for place in (tmp_path / 'file', tmp_path / 'file' / 'below'):
+    with pytest.raises(UserError, match=f"{place}: can't be written .*--weights-cache"):
+      load_weights(NAME, cache=place)
+  assert not server.asked
 
 
 @pytest.mark.parametrize('text, descriptor, fold', [
