@@ -104,7 +104,7 @@ def _add_bids(commands) -> None:
       epilog=_BIDS_EXAMPLE)
   parser.add_argument('--volumes', required=True, type=paths.expanded, metavar='GLOB',
                       help='quoted pattern of .nii, .nii.gz, .mgz or .img files, ** for any '
-                           'depth, or a folder of them')
+                           'depth, or a folder of them; maps of one kind (docs/from-t1.md)')
   parser.add_argument('--id-pattern', metavar='REGEX',
                       help='regular expression that finds (?P<participant>...) and, if there are '
                            'any, (?P<session>...) in the path of a volume, and in names of '
@@ -133,8 +133,9 @@ def _add_bids(commands) -> None:
   parser.add_argument('--morphometry', action='extend', nargs='+', default=[], type=pathlib.Path,
                       metavar='TABLE',
                       help='SUBJECTS_DIRs of FreeSurfer or FastSurfer, or tables: '
-                           'aparcstats2table, ENIGMA, HCP, ABCD, UK Biobank, wide CSV; of one site '
-                           'or of many (default: none, no anatomical loss)')
+                           'aparcstats2table, ENIGMA, HCP, ABCD, UK Biobank, wide CSV; or the '
+                           'thickness of CAT12 or T1Prep: a folder, catROIs_*.xml, exported CSV; of '
+                           'one site or of many (default: none, no anatomical loss)')
   parser.add_argument('--stream', choices=STREAMS, default='longitudinal',
                       help="whose morphometry counts where FreeSurfer's longitudinal stream "
                            '(.long.) has made some; either: that, else the cross-sectional '

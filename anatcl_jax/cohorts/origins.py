@@ -80,6 +80,8 @@ _BARE = r'(?:.*/)?'            # any folders
 # name, so that it counts before sub- only.
 _CAT12_WORDS = {r'm0?wm0?wp1': AGEING, r'mwp1': MODULATED, r'm0wp1': NONLINEAR, r'wp1': PROBABILITY,
                 r'r?p1(?=sub-)': OWN_SPACE}
+_NIPREPS = 'fMRIPrep or sMRIPrep'
+_GRAY = '_(?:label-GM(?:_desc-[^_/]+)?_probseg|class-GM_probtissue)'     # the latter to 1.1
 _TABLE = (
     *(_Names(rf'{_BARE}{_SMOOTH}{word}(?P<scan>[^/]+)', 'CAT12', values)
       for word, values in _CAT12_WORDS.items()),
@@ -108,9 +110,9 @@ _TABLE = (
     _Names(rf'{_BARE}(?P<scan>[^/]+)_preproc-cat12vbm_desc-gm_T1w', 'CAT12', MODULATED),
     _Names(rf'{_BARE}(?P<scan>[^/]+)_preproc-quasiraw_T1w', 'OpenBHB', QUASI_RAW, 'MNI152, affine'),
     _Names(rf'{_BARE}(?P<scan>(?:(?!_space-)[^/])+?)(?:_space-(?:T1w|orig|individual)[^/]*)?'
-           '_(?:label-GM_probseg|class-GM_probtissue)', 'fMRIPrep or sMRIPrep', OWN_SPACE),
+           + _GRAY, _NIPREPS, OWN_SPACE),
     _Names(rf'{_BARE}(?P<scan>[^/]+?)_space-(?P<space>[A-Za-z0-9]+)(?:_[^/]+)?'
-           '_(?:label-GM_probseg|class-GM_probtissue)', 'fMRIPrep or sMRIPrep', PROBABILITY),
+           + _GRAY, _NIPREPS, PROBABILITY),
 )
 _COMPILED = tuple((re.compile(names.pattern), names) for names in _TABLE)
 

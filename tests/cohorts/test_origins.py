@@ -83,6 +83,8 @@ LAYOUTS = [
      Origin(NIPREPS, PROBABILITY, NONE, 'MNI152NLin6Asym'), []),
     ('sub-01/anat/sub-01_T1w_space-MNI152NLin2009cAsym_class-GM_probtissue.nii.gz', 'sub-01',
      Origin(NIPREPS, PROBABILITY, NONE, NEW_MNI), []),
+    ('sub-01/anat/sub-01_space-MNI152NLin2009cAsym_res-2_label-GM_desc-x_probseg.nii', 'sub-01',
+     Origin(NIPREPS, PROBABILITY, NONE, NEW_MNI), []),
     ('sub-01/anat/sub-01_label-GM_probseg.nii.gz', 'sub-01', Origin(NIPREPS, OWN_SPACE), []),
     ('sub-01_preproc-quasiraw_T1w.nii', 'sub-01',
      Origin('OpenBHB', QUASI_RAW, NONE, 'MNI152, affine'), []),
