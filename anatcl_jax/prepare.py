@@ -133,9 +133,9 @@ def _add_bids(commands) -> None:
   parser.add_argument('--morphometry', action='extend', nargs='+', default=[], type=pathlib.Path,
                       metavar='TABLE',
                       help='SUBJECTS_DIRs of FreeSurfer or FastSurfer, or tables: '
-                           'aparcstats2table, ENIGMA, HCP, ABCD, UK Biobank, wide CSV; or the '
-                           'thickness of CAT12 or T1Prep: a folder, catROIs_*.xml, exported CSV; of '
-                           'one site or of many (default: none, no anatomical loss)')
+                           'aparcstats2table, ENIGMA, HCP, ABCD, UK Biobank, wide CSV; or '
+                           'thickness of CAT12 or T1Prep: a folder, catROIs_*.xml, exported CSV. '
+                           'Of one site or of many (default: none, no anatomical loss)')
   parser.add_argument('--stream', choices=STREAMS, default='longitudinal',
                       help="whose morphometry counts where FreeSurfer's longitudinal stream "
                            '(.long.) has made some; either: that, else the cross-sectional '

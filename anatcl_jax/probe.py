@@ -116,7 +116,8 @@ def made(config: ml_collections.ConfigDict, found: Sources,
           'tables': {name: str(path) for name, path in found.tables.items()}}
   if found.data:
     data |= {'identity': found.data.identity(), 'grid': found.data.info['grid'],
-             'atlas': found.data.info['atlas'], 'measures': list(found.data.measures)}
+             'atlas': found.data.info['atlas'], 'measures': list(found.data.measures),
+             'maps': found.data.info.get('maps'), 'measured_by': found.data.measured_by}
   return {
       'command': shlex.join(command),
       'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),

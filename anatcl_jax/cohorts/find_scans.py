@@ -55,9 +55,9 @@ def find_scans(pattern: str, known: Known, preset: Preset,
       continue
     scan = Scan(*key, volume)
     if key in scans:
-      first = scans[key].volume.path
-      raise UserError(f'{scan.label} has two volumes, {first} and {path}; narrow the pattern to '
-                      f'one a participant (and session), {_difference(first, path)}')
+      first, second = scans[key].volume.path, volume.path
+      raise UserError(f'{scan.label} has two volumes, {first} and {second}; narrow the pattern to '
+                      f'one a participant (and session), {_difference(first, second)}')
     scans[key] = scan
   if unnamed and own_rule:
     raise UserError(f'{listed(unnamed, 3)}: not a .nii or .nii.gz that --id-pattern {id_pattern!r} '

@@ -16,8 +16,10 @@ import pathlib
 import re
 from collections.abc import Callable, Iterable
 
+import numpy as np
+
 from anatcl_jax.cohorts.volume_files import opened, stem
-from anatcl_jax.cohorts.volumes import Grid, VolumeSource
+from anatcl_jax.cohorts.volumes import NAMED_GRIDS, Grid, VolumeSource
 from anatcl_jax.errors import UserError
 
 MODULATED = 'modulated gray matter'
@@ -51,8 +53,10 @@ class Origin:
   @classmethod
   def of_record(cls, record: object) -> Origin | None:
     """From what dataset.json or a card holds; None for anything else."""
+    if not isinstance(record, dict) or not all(isinstance(one, str) for one in record.values()):
+      return None
     try:
-      return cls(**record) if isinstance(record, dict) else None
+      return cls(**record)
     except TypeError:
       return None
 
@@ -193,7 +197,12 @@ def _generated_by(path: pathlib.Path) -> str | None:
 
 def of_volume(volume: VolumeSource, grid: Grid | None,
               made_by: Callable[[pathlib.Path], str | None] | None = None) -> Origin | None:
-  """The kind of a map by its name, and by its header what the name leaves open."""
+  """The kind of a map: as its sidecar says, else by its name, and its header for what is open.
+
+  The sidecar is the JSON of the same name, with the fields of an Origin under `maps`.
+  """
+  if said := _of_sidecar(volume.path):
+    return said
   origin = by_name(volume.path, made_by)
   if origin and origin.smoothing == UNKNOWN and (width := _width(volume.path)):
     origin = dataclasses.replace(origin, smoothing=width)
@@ -201,6 +210,14 @@ def of_volume(volume: VolumeSource, grid: Grid | None,
     corner = tuple(round(row[3]) for row in grid.affine[:3])
     origin = dataclasses.replace(origin, template=_BOXES.get(corner, UNKNOWN))
   return origin
+
+
+def _of_sidecar(path: pathlib.Path) -> Origin | None:
+  try:
+    content = json.loads(path.with_name(f'{stem(path)}.json').read_text(encoding='utf-8'))
+  except (OSError, ValueError, RecursionError):
+    return None
+  return Origin.of_record(content.get('maps')) if isinstance(content, dict) else None
 
 
 def _width(path: pathlib.Path) -> str | None:
@@ -277,8 +294,11 @@ def warnings(origin: Origin | None) -> list[str]:
 
 def box_note(origin: Origin | None, grid: Grid, target: Grid) -> str | None:
   """What it means to put maps of the smaller box and newer template on `mni1.5`, or None."""
-  corner, wanted = (tuple(round(row[3]) for row in one.affine[:3]) for one in (grid, target))
-  if not origin or corner != (-84, -120, -72) or wanted != (-90, -126, -72):
+  corner = tuple(round(row[3]) for row in grid.affine[:3])
+  # Whatever its spacing, a grid made of mni1.5 has its centre.
+  centres = [np.asarray(one.affine)[:3] @ [*((np.array(one.shape) - 1) / 2), 1]
+             for one in (target, NAMED_GRIDS['mni1.5'])]
+  if not origin or corner != (-84, -120, -72) or not np.allclose(*centres, atol=0.1):
     return None
   return (f'maps of {NEW_MNI} are put by their coordinates into the box of 121x145x121 (1.5 mm): '
           'where voxels are 1.5 mm they stay as they are, with zeros around. It stays another '

@@ -54,7 +54,9 @@ def _describe_labels(data: ShardSet) -> list[str]:
   ages = table['age'].astype(float)
   lines = [f'{data.directory}: {"SYNTHETIC, " if data.synthetic else ""}{len(data)} scans of '
            f'{table["participant_id"].nunique()} participants, '
-           f'{table["session"].nunique() or 1} session names, checksums right']
+           f'{table["session"].nunique() or 1} session names, checksums right',
+           f'maps: {data.maps or "of a kind that is not known"}'
+           + (f'; morphometry by {data.measured_by}' if data.measured_by else '')]
   for column in ('site', 'sex'):
     if column in table:
       lines += [f'  {column} {name}: {len(group)} scans, ages {_spread(group)}'

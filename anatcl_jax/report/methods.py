@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from anatcl_jax.cohorts.origins import Origin
 from anatcl_jax.evaluation.results import Evaluation, is_baseline
 from anatcl_jax.evaluation.tasks import CHALLENGE, CLASSIFICATION, REGRESSION
 
@@ -23,6 +25,8 @@ REFERENCES = {
               'Psychological Bulletin 86:420-428, 1979.',
     'openbhb': 'Dufumier B, Grigis A, Victor J, et al. OpenBHB: a large-scale multi-site brain MRI '
                'data-set for age prediction and debiasing. NeuroImage 263:119637, 2022.',
+    'cat12': 'Gaser C, Dahnke R, Thompson PM, Kurth F, Luders E. CAT: a computational anatomy '
+             'toolbox for the analysis of structural MRI data. GigaScience 13:giae049, 2024.',
     'freesurfer': 'Fischl B. FreeSurfer. NeuroImage 62:774-781, 2012.',
     'desikan': 'Desikan RS, Ségonne F, Fischl B, et al. An automated labeling system for '
                'subdividing the human cerebral cortex on MRI scans into gyral based regions of '
@@ -53,6 +57,8 @@ def paragraph(evaluation: Evaluation, saliency_method: str | None = None) -> tup
           f'anatcl_jax {made.get("versions", {}).get("anatcl_jax", "")} {cite("anatcl")} in JAX '
           f'{cite("jax")} for {len(evaluation.table):,} scans of {people:,} '
           + ('synthetic (computer-generated) subjects.' if evaluation.synthetic else 'people.')]
+  if maps := Origin.of_record(data.get('maps')):
+    text.append(f'Images are of {maps}.')
   probes = []
   if kinds & {REGRESSION, CHALLENGE}:
     probes.append('ridge regression')
@@ -82,7 +88,7 @@ def paragraph(evaluation: Evaluation, saliency_method: str | None = None) -> tup
     atlas = data.get('atlas', 'desikan')
     text.append(f'Morphometry is {_listed(data.get("measures", ["its measures"]))} of the regions '
                 f'of the {"DKT" if atlas == "dkt" else atlas.capitalize()} atlas {cite(atlas)}'
-                + ('.' if evaluation.synthetic else f' from FreeSurfer {cite("freesurfer")}.'))
+                + ('.' if evaluation.synthetic else f' from {_cited_tool(data, cite)}.'))
   if CHALLENGE in kinds:
     text.append('The OpenBHB challenge score is the mean absolute error of age on external sites '
                 f'times the balanced accuracy of site to the power of 0.3 {cite("openbhb")}.')
@@ -91,6 +97,12 @@ def paragraph(evaluation: Evaluation, saliency_method: str | None = None) -> tup
   if saliency_method:
     text.append(f'Saliency maps are {saliency_method} maps of the linear probe.')
   return ' '.join(text), [REFERENCES[name] for name in cited]
+
+
+def _cited_tool(data: dict[str, Any], cite: Callable[[str], str]) -> str:
+  """Whose morphometry it is; sets of old say nothing, and are of FreeSurfer."""
+  tool = data.get('measured_by') or 'FreeSurfer'
+  return f'{tool} {cite(tool.lower())}' if tool.lower() in REFERENCES else tool
 
 
 def _architectures(made: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -27,7 +28,7 @@ from anatcl_jax.cohorts.origins import (
   Origin,
 )
 from anatcl_jax.cohorts.phenotypes import PRESETS
-from anatcl_jax.cohorts.volumes import NAMED_GRIDS, NiftiFile, read_grid, read_volume
+from anatcl_jax.cohorts.volumes import NAMED_GRIDS, NiftiFile, read_grid, read_volume, resized
 from anatcl_jax.data import shards
 from anatcl_jax.errors import UserError
 from tests.one_line_error import one_line_error
@@ -111,6 +112,17 @@ def test_a_sidecar_says_whose_maps_they_are(tmp_path):
   assert origins.by_name(path) == Origin('deepmriprep', MODULATED, NONE, NEW_MNI)
 
 
+def test_a_maps_own_sidecar_comes_first(tmp_path):
+  """What `maps` says in the JSON of a map's name, where its fields are those of a kind."""
+  kind = Origin('own', MODULATED, '4 mm', 'mine')
+  path = tmp_path / 'mwp1sub-01.nii.gz'
+  for content, expected in (({'maps': dataclasses.asdict(kind)}, kind), ({'maps': [1]}, None),
+                            ({'maps': {'tool': 'x', 'values': 1}}, None), ([], None)):
+    (tmp_path / 'mwp1sub-01.json').write_text(json.dumps(content))
+    expected = expected or Origin('CAT12', MODULATED)
+    assert origins.of_volume(NiftiFile(path), None) == expected
+
+
 # ---- Headers, and the box of the newer template --------------------------------------------------
 
 
@@ -146,7 +158,9 @@ def test_the_newer_template_in_the_box_of_121(tmp_path):
   np.testing.assert_allclose(put[4:117, 4:141, :113], values, atol=1e-6)
   assert np.count_nonzero(put) == np.count_nonzero(values)
   assert 'another template' in origins.box_note(origins.by_name(path), own, target)
+  assert origins.box_note(origins.by_name(path), own, resized(target, 3)) is not None
   assert origins.box_note(origins.by_name(path), target, target) is None
+  assert origins.box_note(origins.by_name(path), own, own) is None
 
 
 # ---- FSL-VBM's 4-D files -------------------------------------------------------------------------

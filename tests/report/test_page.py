@@ -16,6 +16,7 @@ from anatcl_jax.evaluation import tasks
 from anatcl_jax.evaluation.evaluate import Settings
 from anatcl_jax.evaluation.run import Extent, run
 from anatcl_jax.evaluation.write import mean_and_sd, shown
+from anatcl_jax.report import methods
 from anatcl_jax.training import curves
 from tests.evaluation.probing import cohort_of
 
@@ -124,6 +125,20 @@ def test_refused_tasks_methods_and_odd_names(written):
   cited = set(re.findall(r'\[(\d+)\]', methods))
   assert cited == {str(i + 1) for i in range(methods.count('<li>'))}
   assert 'arXiv:2408.07079' in methods and 'OpenBHB' not in methods
+
+
+@pytest.mark.parametrize('tool, cited', [
+    ('CAT12', 'from CAT12 [7]'), ('', 'from FreeSurfer [7]'), ('T1Prep', 'from T1Prep.')])
+def test_methods_name_the_tools_of_the_data(tool, cited, evaluation):
+  """Whose morphometry it is, and what kind of maps; sets of old are FreeSurfer's."""
+  one = evaluation.outcomes[0]
+  maps = {'tool': 'SPM', 'values': 'modulated gray matter', 'smoothing': '8 mm', 'template': 'x'}
+  known = dataclasses.replace(
+      evaluation, synthetic=False, made={'data': {'measured_by': tool, 'maps': maps}},
+      outcomes=(*evaluation.outcomes, dataclasses.replace(one, features='morphometry')))
+  text, references = methods.paragraph(known)
+  assert cited in text and 'SPM: modulated gray matter, smoothed by 8 mm' in text
+  assert any('FreeSurfer' in reference for reference in references) == (not tool)
 
 
 def test_a_second_report_replaces_the_first(written, evaluation):
