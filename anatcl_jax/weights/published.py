@@ -111,7 +111,8 @@ def fetch(name: str, readable: Callable[[pathlib.Path], object], *,
     try:
       download.download(one.address, part, name, patience, show)
     except download.Unreachable as error:
-      raise RunFailure(f'{error}. {_by_hand(one, path)}') from None
+      raise RunFailure(f'{error}. By hand: fetch that address where there is a connection, and '
+                       f'save the file as {path}') from None
     try:
       _check(part, path, one, readable)
     except UserError:
@@ -204,11 +205,6 @@ def _digest(path: pathlib.Path) -> str:
       return hashlib.file_digest(stream, 'sha256').hexdigest()
   except OSError as error:
     raise UserError(f'{path}: can\'t be read ({error.strerror})') from None
-
-
-def _by_hand(one: Published, path: pathlib.Path) -> str:
-  return (f'To put it there by hand, fetch {one.address} where there is a connection and save it '
-          f'as {path}')
 
 
 @contextlib.contextmanager

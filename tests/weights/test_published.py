@@ -315,8 +315,8 @@ def test_offline_it_says_where_the_file_comes_from_and_goes(tmp_path, monkeypatc
   with pytest.raises(RunFailure) as error:
     load_weights('anatcl-old-local-2', cache=cache)
   place = f'{address}/resnet18-anatcl-l3/fold2.pth'
-  assert re.search(f"{place} can't be reached .*Connection refused.*fetch {place} where .* save it "
-                   f'as {cache}/anatcl-old-local-2.pth', str(error.value))
+  assert re.search(f"{place} can't be reached .*Connection refused.*fetch that address where .* "
+                   f'save the file as {cache}/anatcl-old-local-2.pth', str(error.value))
   cache.mkdir()     # and what was put there by hand is read, noted, and compared from then on
   torch_file.save(cache / 'anatcl-old-local-2.pth', named('tiny'))
   assert load_weights('anatcl-old-local-2', cache=cache).card['descriptor'] == 'local'
