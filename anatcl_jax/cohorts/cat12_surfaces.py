@@ -130,9 +130,9 @@ def _wanted(path: pathlib.Path, atlas: str) -> str:
 def _by_maker(paths: list[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
   """CAT12's and T1Prep's files: XML may be of either, by what lies around it, JSON is T1Prep's."""
   found: dict[str, list[pathlib.Path]] = {}
-  makers = {folder: origins.maker(folder) for folder in {path.parent for path in paths}}
+  maker = origins.makers()
   for path in paths:
-    of_t1prep = path.suffix == '.json' or makers[path.parent] == 'T1Prep'
+    of_t1prep = path.suffix == '.json' or maker(path.parent) == 'T1Prep'
     found.setdefault('T1Prep' if of_t1prep else 'CAT12', []).append(path)
   return found
 
@@ -158,8 +158,9 @@ def _of_xml(path: pathlib.Path, atlas: str, wanted: str) -> dict[str, float]:
     if len(names) != len(numbers):
       raise UserError(f'{path}: has {len(names)} names and {len(numbers)} values of {wanted}; make '
                       'it again')
-    return {region: float(number) for name, number in zip(names, numbers)
-            if (region := _region(name.strip(), atlas))}
+    rows = [(region, float(number)) for name, number in zip(names, numbers)
+            if (region := _region(name.strip(), atlas))]
+    return _once(rows, path)
   except (OSError, ValueError, xml.etree.ElementTree.ParseError) as error:
     raise UserError(f'{path}: is no XML of CAT12\'s regions ({first_line(error)}); copy or make it '
                     'again') from None
@@ -168,8 +169,16 @@ def _of_xml(path: pathlib.Path, atlas: str, wanted: str) -> dict[str, float]:
 def _of_json(path: pathlib.Path, atlas: str, wanted: str) -> dict[str, float]:
   try:
     content = json.loads(path.read_text(encoding='utf-8'))
-    return {f'{side}_{region}': float(row['mean']) for side in atlases.HEMISPHERES
-            for row in content[side] if (region := atlases.find_region(row['name'], atlas))}
+    return _once([(f'{side}_{region}', float(row['mean'])) for side in atlases.HEMISPHERES
+                  for row in content[side]
+                  if (region := atlases.find_region(row['name'], atlas))], path)
   except (OSError, ValueError, LookupError, TypeError) as error:
     raise UserError(f'{path}: is no JSON of T1Prep\'s regions ({first_line(error)}); copy or make '
                     'it again') from None
+
+
+def _once(rows: list[tuple[str, float]], path: pathlib.Path) -> dict[str, float]:
+  values = dict(rows)
+  if len(values) < len(rows):
+    raise UserError(f'{path}: has a region twice; make it again')
+  return values

@@ -132,11 +132,11 @@ _BESIDE = (('report/cat_*.xml', 'CAT12'), ('report/catlog_*', 'CAT12'),
 # ---- By name -------------------------------------------------------------------------------------
 
 
-def by_name(path: pathlib.Path, made_by: Callable[[pathlib.Path], str | None] | None = None
+def by_name(path: pathlib.Path, maker: Callable[[pathlib.Path], str | None] | None = None
             ) -> Origin | None:
   """The kind of a map by its path and what lies around it, None where no name is known.
 
-  `made_by` says who made the maps of a folder (default: what lies there is looked at).
+  `maker` is one of `makers`, for many maps.
   """
   if not (matched := _match(path)):
     return None
@@ -148,7 +148,7 @@ def by_name(path: pathlib.Path, made_by: Callable[[pathlib.Path], str | None] | 
   elif groups.get('sigma'):
     smoothing = f'{int(groups["sigma"]) * 2.3548:.2g} mm'    # fslmaths -s is a standard deviation
   tool, template = names.tool, groups.get('space') or names.template
-  if tool == 'CAT12' and (found := (made_by or maker)(path.absolute().parent)):
+  if tool == 'CAT12' and (found := (maker or makers())(path.parent)):
     tool, template = found, template if found == 'CAT12' else NEW_MNI
   return Origin(tool, names.values, smoothing,
                 UNKNOWN if names.values == OWN_SPACE else template)
@@ -166,21 +166,28 @@ def _match(path: pathlib.Path) -> tuple[_Names, re.Match] | None:
                if (match := pattern.fullmatch(name))), None)
 
 
-def maker(folder: pathlib.Path) -> str | None:
-  """Who made what lies in a folder, by other outputs around it, sidecars, and folders' names."""
-  folder = folder.absolute()
-  around = [folder, *folder.parents][:5]
-  for place in around[:3]:
-    for pattern, tool in _BESIDE:
-      if any(place.glob(pattern)):
-        return tool
-  for place in around:
-    for word, tool in _MAKERS.items():
-      if word in place.name.lower():
-        return tool
-    if tool := _generated_by(place / 'dataset_description.json'):
-      return tool
-  return None
+def makers() -> Callable[[pathlib.Path], str | None]:
+  """A function that says who made what lies in a folder, and looks into each folder only once.
+
+  By other outputs in it and around it, else by sidecars and the names of folders.
+  """
+  beside, named = functools.cache(_beside), functools.cache(_named)
+
+  @functools.cache
+  def maker(folder: pathlib.Path) -> str | None:
+    around = [folder.absolute(), *folder.absolute().parents][:5]
+    return next(filter(None, (*map(beside, around[:3]), *map(named, around))), None)
+
+  return maker
+
+
+def _beside(place: pathlib.Path) -> str | None:
+  return next((tool for pattern, tool in _BESIDE if any(place.glob(pattern))), None)
+
+
+def _named(place: pathlib.Path) -> str | None:
+  return (next((tool for word, tool in _MAKERS.items() if word in place.name.lower()), None)
+          or _generated_by(place / 'dataset_description.json'))
 
 
 def _generated_by(path: pathlib.Path) -> str | None:
@@ -196,14 +203,14 @@ def _generated_by(path: pathlib.Path) -> str | None:
 
 
 def of_volume(volume: VolumeSource, grid: Grid | None,
-              made_by: Callable[[pathlib.Path], str | None] | None = None) -> Origin | None:
+              maker: Callable[[pathlib.Path], str | None] | None = None) -> Origin | None:
   """The kind of a map: as its sidecar says, else by its name, and its header for what is open.
 
   The sidecar is the JSON of the same name, with the fields of an Origin under `maps`.
   """
   if said := _of_sidecar(volume.path):
     return said
-  origin = by_name(volume.path, made_by)
+  origin = by_name(volume.path, maker)
   if origin and origin.smoothing == UNKNOWN and (width := _width(volume.path)):
     origin = dataclasses.replace(origin, smoothing=width)
   if origin and origin.tool == 'CAT12' and origin.template == UNKNOWN and grid:
@@ -241,9 +248,9 @@ def one_kind(maps: Iterable[tuple[VolumeSource, Grid | None]]) -> Origin | None:
     UserError: maps of several kinds; the text says why they do not go together, and a glob.
   """
   kinds: dict[Origin, list[pathlib.Path]] = collections.defaultdict(list)
-  made_by = functools.cache(maker)     # many maps are in one folder
+  maker = makers()
   for volume, grid in maps:
-    if origin := of_volume(volume, grid, made_by):
+    if origin := of_volume(volume, grid, maker):
       kinds[origin].append(volume.path)
   if len(kinds) < 2:
     return next(iter(kinds), None)

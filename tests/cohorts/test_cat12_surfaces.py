@@ -130,6 +130,9 @@ def test_a_damaged_file_is_the_scans_own(tmp_path):
                   '<thickness>[2;3]</thickness></data></aparc_DK40></S>')
   read = read_tables([tmp_path], 'desikan', RowNames(SCANS))
   assert '1 names and 2 values' in read.absent['sub-02', 'ses-1']
+  path.write_text(path.read_text().replace('</item>', '</item><item>lcuneus</item>'))
+  read = read_tables([tmp_path], 'desikan', RowNames(SCANS))
+  assert 'a region twice' in read.absent['sub-02', 'ses-1']
 
 
 @pytest.mark.parametrize('atlas, message', [
