@@ -25,7 +25,8 @@ def parse_arguments(text: str | None, **defaults: Any) -> ml_collections.ConfigD
   A name alone sets a flag.
 
   Raises:
-    UserError: an unknown name (the nearest is named), a flag with a value or a name without one.
+    UserError: an unknown name (the nearest is named), a flag with a value, a name without one, or
+      text where a number is needed.
   """
   chosen = dict(defaults)
   for part in filter(None, (text or '').split(',')):
@@ -34,7 +35,10 @@ def parse_arguments(text: str | None, **defaults: Any) -> ml_collections.ConfigD
     if isinstance(defaults[name], bool) != (not given):
       raise UserError(f'config argument {name!r} '
                       + ('takes no value' if given else f'needs a value: {name}=...'))
-    chosen[name] = True if not given else type(defaults[name])(value)
+    try:
+      chosen[name] = True if not given else type(defaults[name])(value)
+    except ValueError:
+      raise UserError(f'config argument {name}={value}: must be a number') from None
   return ml_collections.ConfigDict(chosen)
 
 

@@ -75,6 +75,26 @@ def kernel(term: Any, a: jax.Array, b: jax.Array) -> jax.Array:
   return attribute_kernel(term.kernel, a, b, term.get('sigma', 1.0))
 
 
+def log_kernel(term: Any, a: jax.Array, b: jax.Array) -> jax.Array:
+  """log of `kernel`, [A, B], up to a constant; -inf for a weight of 0.
+
+  As exact as differences between subjects are, where weights differ in their last digits only (the
+  published normalisations) or are too small for a float (an rbf of many sigma).
+
+  Raises:
+    UserError: the term names a kernel that its attribute does not have.
+  """
+  if a.ndim == 3:
+    return _log_anatomical(term.kernel, a, b)
+  check_name(term.kernel, ATTRIBUTE_KERNELS, 'kernel')
+  if term.kernel == 'equality':
+    return jnp.log(attribute_kernel('equality', a, b))
+  squared = jnp.square(a[:, None] - b[None, :])
+  if term.kernel == 'cauchy':
+    return -jnp.log1p(term.sigma * squared)
+  return -squared / (2 * term.sigma**2)
+
+
 def local_similarity(a: jax.Array, b: jax.Array) -> jax.Array:
   """Mean over regions of the cosine between a region's measures in a[A, R, M] and b[B, R, M].
 
@@ -99,8 +119,7 @@ def rbf_similarity(a: jax.Array, b: jax.Array) -> jax.Array:
   The bandwidth is in the unit of a and b: `fit_morphometry` for `rbf` makes half the median squared
   distance of two training subjects 1 (2 sigma^2 in the usual writing).
   """
-  squared = jnp.sum(a**2, (1, 2))[:, None] + jnp.sum(b**2, (1, 2))[None, :] - 2 * _product(a, b)
-  return jnp.exp(-jnp.maximum(squared, 0))
+  return jnp.exp(-_squared_distance(a, b))
 
 
 def whole_similarity(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -124,6 +143,36 @@ def anatomical_kernel(descriptor: str, a: jax.Array, b: jax.Array) -> jax.Array:
   """
   check_name(descriptor, DESCRIPTORS, 'anatomical descriptor')
   return jnp.clip(SIMILARITIES[descriptor](a, b), 0, 1)
+
+
+def _log_anatomical(descriptor: str, a: jax.Array, b: jax.Array) -> jax.Array:
+  """log of `anatomical_kernel`: of a mean cosine of unit vectors u, v by |u - v|^2 / 2 = 1 - u.v.
+
+  A zero vector has no length: where they are a share f of the vectors, 1 is 1 - f.
+  """
+  check_name(descriptor, DESCRIPTORS, 'anatomical descriptor')
+  if descriptor == 'rbf':
+    return -_squared_distance(a, b)
+  axis = {'local': -1, 'global': -2, 'whitened': (1, 2)}[descriptor]
+  units, zeros = [], []
+  for x in (a, b):
+    unit = _unit(x, axis)
+    length = jnp.sum(jnp.square(unit), axis).reshape(len(x), -1)
+    units.append(unit / math.sqrt(length.shape[1]))
+    zeros.append(jnp.mean(length == 0, 1))
+  gap = (_squared_distance(*units) + zeros[0][:, None] + zeros[1][None]) / 2
+  return jnp.log1p(-jnp.minimum(gap, 1))
+
+
+def _squared_distance(a: jax.Array, b: jax.Array) -> jax.Array:
+  """|a - b|^2 over regions and measures, [A, B], rounded by the subjects' spread about their mean.
+
+  By the binomial formula, without the differences of all pairs in memory.
+  """
+  mean = jnp.nanmean(b, 0)
+  a, b = a - mean, b - mean
+  squared = jnp.sum(a**2, (1, 2))[:, None] + jnp.sum(b**2, (1, 2))[None, :] - 2 * _product(a, b)
+  return jnp.maximum(squared, 0)
 
 
 def fit_morphometry(x: np.ndarray, how: str, descriptor: str = 'global') -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from anatcl_jax import kernels
+from anatcl_jax import kernels, sharpness
 from anatcl_jax.errors import check_name
 
 METHODS = ('yaware', 'supcon', 'expw', 'threshold')
@@ -123,19 +123,20 @@ def combined_loss(features: jax.Array, attributes: dict[str, jax.Array], config:
       a subject takes part in the terms whose attribute it has.
     config: `loss` of the run's config: `method`, `delta_reduction`, `temperature`,
       `base_temperature`, `memory_budget_mb`, and `terms`, each with `weight`, `kernel` and, for
-      numbers, `sigma`; a term of weight 0 is left out.
+      numbers, `sigma`; a term of weight 0 is left out. Where a term has `effective_positives`
+      above 0, its rows are sharpened to that share of the others (sharpness.py).
 
   Returns:
     The loss, and metrics: `loss/<term>` and `effective_positives/<term>`, the mean over anchors of
     the effective number of other subjects in the batch that they are drawn to.
   """
-  budget = config.memory_budget_mb * 2**20
+  budget = int(config.memory_budget_mb * 2**20)
   loss, metrics = jnp.zeros(()), {}
   for name, term in config.terms.items():
     if not term.weight:
       continue
     attribute = jnp.asarray(attributes[name])
-    weights = _weights_of_rows(term, attribute, config.method, axis_name)
+    weights = _weights_of_rows(term, attribute, config.method, axis_name, budget)
     present = kernels.present(attribute)
     metrics[f'loss/{name}'] = weakly_contrastive_loss(
         features, weights, method=config.method, temperature=config.temperature,
@@ -157,14 +158,39 @@ def anatcl_loss(features: jax.Array, age: jax.Array, morphometry: jax.Array, con
   return combined_loss(features, {'age': age, 'anatomy': morphometry}, config, axis_name)
 
 
-def _weights_of_rows(term: Any, attribute: jax.Array, method: str,
-                     axis_name: str | None) -> Weights:
+def _weights_of_rows(term: Any, attribute: jax.Array, method: str, axis_name: str | None,
+                     memory_budget: int) -> Weights:
   """The weights that the method uses: what it is drawn to is then what the metrics count."""
   everyone = gather(attribute, axis_name)
+  if share := term.get('effective_positives', 0):
+    return _sharpened_rows(term, attribute, everyone, share, axis_name, memory_budget)
 
   def row_of(row: jax.Array) -> jax.Array:
     weights = kernels.kernel(term, attribute[row][None], everyone)[0]
     return labels_equal(weights) if method == 'supcon' else weights
+
+  return row_of
+
+
+def _sharpened_rows(term: Any, attribute: jax.Array, everyone: jax.Array, share: float,
+                    axis_name: str | None, memory_budget: int) -> Weights:
+  """Rows of a stated sharpness, whose powers are solved once."""
+  present, subjects = kernels.present(everyone), attribute.shape[0]
+  first, index = first_subject(subjects, axis_name), jnp.arange(everyone.shape[0])
+
+  def given(row):
+    itself = (first + row == index)[None]
+    return kernels.log_kernel(term, attribute[row][None], everyone), present & ~itself, itself
+
+  def power_of(row):
+    log_weights, others, _ = given(row)
+    return sharpness.solve_power(log_weights, others, share)[0]
+
+  powers = map_rows(power_of, (jnp.arange(subjects),), _block_rows(memory_budget, len(index)))
+
+  def row_of(row: jax.Array) -> jax.Array:
+    log_weights, others, itself = given(row)
+    return sharpness.sharpened(log_weights, others, itself, powers[row][None])[0]
 
   return row_of
 

@@ -9,6 +9,11 @@ Arguments follow a colon, joined by commas:
     variant=global|local    which anatomical descriptor; or a sharper one, rbf or whitened
     measures=...            joined by +, or all; default thickness+volume+area
     atlas=desikan|destrieux|dkt  cortical atlas of the shards
+    effective_positives=0.1 each subject is attracted to so large a share of the batch by anatomy,
+                            whatever the kernel; default 0: as the kernel has it
+    without=site+age+sex    morphometry less what these columns of participants.tsv explain; of a
+                            site location and scale, as ComBat
+    keeping=age+sex         columns that the site effect is told apart from, and that stay
     also=sex+site           more terms of the loss, by columns of participants.tsv; equal values
                             attract, or set their kernel, as --config.loss.terms.bmi.kernel=rbf
     encoder=...             resnet18 (default), resnet34, resnet50, resnet101, densenet121,
@@ -36,7 +41,7 @@ from anatcl_jax.errors import UserError
 def get_config(arguments=None):
   chosen = parse_arguments(arguments, demo=False, variant='global',
                            measures='thickness+volume+area', atlas='desikan', encoder='resnet18',
-                           also='')
+                           also='', effective_positives=0.0, without='', keeping='')
   config = ConfigDict()
 
   # Data
@@ -87,18 +92,27 @@ def get_config(arguments=None):
   config.loss.terms.age.weight = 1.0   # 0 or above, not 0 in every term
   config.loss.terms.age.kernel = 'rbf'   # or gaussian, cauchy, equality
   config.loss.terms.age.sigma = 2.0    # above 0, in the attribute's unit, here years
+  config.loss.terms.age.effective_positives = 0.0   # share of the batch that a subject is drawn
+                                       # to, whatever sigma; 0: as the kernel has it
   config.loss.terms.anatomy.attribute = 'morphometry'   # or a column of participants.tsv
   config.loss.terms.anatomy.weight = 1.0   # as above
   config.loss.terms.anatomy.kernel = chosen.variant   # global, local, rbf or whitened
   # minmax_region, minmax_measure and minmax_subject are readings of the published one; or zscore,
   # none.
   config.loss.terms.anatomy.normalization = 'minmax_region'
+  config.loss.terms.anatomy.effective_positives = chosen.effective_positives   # as above
+  # Columns of participants.tsv joined by +, or '': what they explain is taken out of morphometry,
+  # by statistics of the training subjects; of `site` (site..., scanner...) location and scale.
+  config.loss.terms.anatomy.without = chosen.without
+  config.loss.terms.anatomy.keeping = chosen.keeping   # or '': columns that the effects of those
+                                       # taken out are told apart from, and that stay
   for column in filter(None, chosen.also.split('+')):
     if column in config.loss.terms or '.' in column:
       raise UserError(f'also={column}: ' + ('a term of this name is there already'
                                             if column in config.loss.terms else 'no dots in names'))
     config.loss.terms[column] = ConfigDict(
-        {'attribute': column, 'weight': 1.0, 'kernel': 'equality', 'sigma': 1.0})
+        {'attribute': column, 'weight': 1.0, 'kernel': 'equality', 'sigma': 1.0,
+         'effective_positives': 0.0})
 
   # Optimisation
   config.epochs = 300                  # from 1

@@ -29,7 +29,8 @@ def test_the_default_is_the_published_recipe():
   assert config.loss.method == 'yaware' and config.loss.temperature == 0.1
   assert config.loss.base_temperature == 0.07
   assert config.loss.terms.age.to_dict() == {
-      'attribute': 'age', 'weight': 1.0, 'kernel': 'rbf', 'sigma': 2.0}
+      'attribute': 'age', 'weight': 1.0, 'kernel': 'rbf', 'sigma': 2.0,
+      'effective_positives': 0.0}
   assert config.loss.terms.anatomy.weight == 1.0
   assert config.loss.terms.anatomy.kernel == 'global'
   assert 'phantom' not in config    # nothing synthetic without being asked for
@@ -39,13 +40,16 @@ def test_arguments_reach_their_keys():
   config = get_config('variant=local,encoder=resnet50,measures=all')
   assert config.loss.terms.anatomy.kernel == 'local'
   assert (config.encoder, config.measures) == ('resnet50', 'all')
+  anatomy = get_config('effective_positives=0.1,without=site+sex,keeping=age').loss.terms.anatomy
+  assert (anatomy.effective_positives, anatomy.without, anatomy.keeping) == (0.1, 'site+sex', 'age')
   assert get_config('demo').encoder == 'tiny' and get_config('demo').phantom.subjects > 0
   assert get_config('demo,encoder=resnet34').encoder == 'resnet34'
 
 
 @pytest.mark.parametrize('arguments, message', [
     ('varaint=local', "did you mean 'variant'"), ('demo=1', "'demo' takes no value"),
-    ('variant', "'variant' needs a value"), ('also=age', 'a term of this name is there already'),
+    ('variant', "'variant' needs a value"),
+    ('effective_positives=few', 'effective_positives=few: must be a number'), ('also=age', 'a term of this name is there already'),
     ('also=a.b', 'no dots')])
 def test_wrong_arguments(arguments, message):
   with pytest.raises(UserError, match=message):
@@ -76,6 +80,22 @@ def test_crop_and_measures():
 def test_values_that_no_run_can_have(key, value, message):
   config = get_config()
   config[key] = value
+  with pytest.raises(UserError, match=message):
+    check_values(config)
+
+
+@pytest.mark.parametrize('arguments, changes, message', [
+    ('effective_positives=1.5', {}, 'anatomy.effective_positives is 1.5, must be a share'),
+    ('effective_positives=0.01', {}, '0.01 of the 31 others .* choose 0.033 or more'),
+    ('effective_positives=0.1', {'method': 'supcon'}, 'supcon takes weights of 1 only'),
+    ('also=sex', {'terms': {'sex': {'effective_positives': 0.1}}}, 'equal values have no degrees'),
+    ('keeping=age', {}, "keeping is 'age', but nothing is taken out"),
+    ('without=site+age,keeping=age', {}, 'age stands twice'),
+    ('', {'terms': {'age': {'without': 'site'}}}, 'taken out of morphometry only, not of age')])
+def test_sharpness_and_columns_that_make_no_sense(arguments, changes, message):
+  config = get_config(arguments)
+  with config.unlocked():
+    config.loss.update(changes)
   with pytest.raises(UserError, match=message):
     check_values(config)
 

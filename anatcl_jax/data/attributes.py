@@ -6,11 +6,11 @@ import numpy as np
 import pandas
 from ml_collections import ConfigDict
 
-from anatcl_jax import kernels
+from anatcl_jax import kernels, residuals
 from anatcl_jax.cohorts import tables
 from anatcl_jax.cohorts.morphometry import measure_names
 from anatcl_jax.data.shards import ShardSet
-from anatcl_jax.errors import UserError, check_name
+from anatcl_jax.errors import UserError, check_name, listed
 
 Statistics = dict[str, dict[str, np.ndarray]]
 
@@ -35,32 +35,95 @@ def read_attributes(data: ShardSet, config: ConfigDict) -> dict[str, np.ndarray]
   return attributes
 
 
-def fit_attributes(attributes: dict[str, np.ndarray], records: np.ndarray,
-                   terms: ConfigDict) -> Statistics:
-  """What normalising the attributes needs, by term, from the training records alone.
+def read_columns(data: ShardSet, config: ConfigDict) -> residuals.Columns:
+  """The columns of participants.tsv that terms are `without` or `keeping`, by name.
+
+  Numbers where all known values are and sites never, else texts ('' where missing).
 
   Raises:
-    UserError: a term whose attribute fewer than two of these records have.
+    UserError: no such column in the shards.
+  """
+  names = {name for term in config.loss.terms.values() if term.weight
+           for name in [*names_in(term, 'without'), *names_in(term, 'keeping')]}
+  for name in sorted(names):
+    check_name(name, data.table.columns, f'column of {data.directory}/participants.tsv')
+  return {name: column_values(data.table[name]) for name in sorted(names)}
+
+
+def names_in(term: ConfigDict, key: str) -> list[str]:
+  """The columns of a term's `without` or `keeping`, which are joined by +."""
+  return list(filter(None, getattr(term, key, '').split('+')))
+
+
+def column_values(column: pandas.Series) -> np.ndarray:
+  """A column as residuals.py takes it: float64, or texts."""
+  text = tables.categories(column)
+  numbers = pandas.to_numeric(text, errors='coerce')
+  if residuals.is_site(str(column.name)) or (numbers.isna() & text.notna()).any():
+    return text.fillna('').to_numpy(object)
+  return numbers.to_numpy(np.float64)
+
+
+def fit_attributes(attributes: dict[str, np.ndarray], records: np.ndarray, terms: ConfigDict,
+                   columns: residuals.Columns | None = None) -> Statistics:
+  """What normalising the attributes needs, by term, from the training records alone.
+
+  Args:
+    columns: those of `read_columns`.
+
+  Raises:
+    UserError: a term whose attribute fewer than two of these records have, or whose columns can't
+      be fitted.
   """
   for name, values in attributes.items():
     if len(records) - missing(values[records]) < 2:
       raise UserError(f'loss term {name}: fewer than two of the {len(records)} scans to train on '
                       f'have {terms[name].attribute}; set its weight to 0 or add the values')
-  return {name: kernels.fit_morphometry(values[records], terms[name].normalization,
-                                        terms[name].kernel)
+  own = {name: values[records] for name, values in (columns or {}).items()}
+  return {name: _fit_morphometry(name, values[records], terms[name], own)
           for name, values in attributes.items() if values.ndim == 3}
 
 
 def normalize_attributes(attributes: dict[str, np.ndarray], statistics: Statistics,
-                         terms: ConfigDict) -> dict[str, np.ndarray]:
+                         terms: ConfigDict, columns: residuals.Columns | None = None
+                         ) -> dict[str, np.ndarray]:
   """The attributes as the kernels take them: morphometry normalised, columns as they are."""
-  return {name: kernels.normalize_morphometry(values, terms[name].normalization, statistics[name])
-          if values.ndim == 3 else values for name, values in attributes.items()}
+
+  def normalized(values, term, stats):
+    if names_in(term, 'without'):
+      values = residuals.remove(values, columns, stats)
+    return kernels.normalize_morphometry(values, term.normalization, stats)
+
+  return {name: normalized(values, terms[name], statistics[name]) if values.ndim == 3 else values
+          for name, values in attributes.items()}
+
+
+def left_in(columns: residuals.Columns, statistics: Statistics) -> list[str]:
+  """Of each term a line on the sites and groups whose effect stays in its morphometry."""
+  lines = []
+  for name, stats in statistics.items():
+    for column, counts in residuals.not_fitted(columns, stats).items():
+      values = listed([f'{value} ({count} scans)' for value, count in counts.items()])
+      lines.append(f'{name}: {column} {values} had too few scans to train on to be fitted: what it '
+                   'does to morphometry stays in')
+  return lines
 
 
 def missing(values: np.ndarray) -> int:
   """How many records lack the attribute."""
   return int(np.sum(~np.asarray(kernels.present(values))))
+
+
+def _fit_morphometry(name: str, values: np.ndarray, term: ConfigDict,
+                     columns: residuals.Columns) -> dict[str, np.ndarray]:
+  stats = {}
+  if without := names_in(term, 'without'):
+    try:
+      stats = residuals.fit_residuals(values, columns, without, names_in(term, 'keeping'))
+    except UserError as error:
+      raise UserError(f'loss term {name}: {error}') from None
+    values = residuals.remove(values, columns, stats)
+  return stats | kernels.fit_morphometry(values, term.normalization, term.kernel)
 
 
 def _codes(column: pandas.Series) -> np.ndarray:

@@ -198,7 +198,7 @@ def restore(workdir: pathlib.Path, like: TrainState) -> tuple[TrainState, Statis
           print(f'warning: checkpoint {bad} is damaged ({reason}); it is now {aside}, and the run '
                 f'goes on from step {step}', file=sys.stderr)
       processes.wait_for_all('restored')
-      return state, {term: {name: np.asarray(values, np.float32) for name, values in own.items()}
+      return state, {term: {name: _as_fitted(values) for name, values in own.items()}
                      for term, own in content['statistics'].items()}
     damaged[step] = why or 'another process can\'t read it'
   if damaged:
@@ -206,6 +206,12 @@ def restore(workdir: pathlib.Path, like: TrainState) -> tuple[TrainState, Statis
                      + '; step '.join(f'{step}: {why}' for step, why in damaged.items())
                      + '); restore one from a copy, or choose another --workdir to begin again')
   return None
+
+
+def _as_fitted(values: list | float) -> np.ndarray:
+  """Statistics as JSON has them: float32, or texts."""
+  array = np.asarray(values)
+  return array if array.dtype.kind == 'U' else array.astype(np.float32)
 
 
 def _fill(like: TrainState, tree: dict[str, Any]) -> TrainState:

@@ -10,7 +10,7 @@ from ml_collections.config_flags import config_path
 from anatcl_jax import kernels, losses, models
 from anatcl_jax.cohorts import atlas
 from anatcl_jax.config import PRECISIONS, check_seed, crop_sizes
-from anatcl_jax.data import augment, cache, damage
+from anatcl_jax.data import attributes, augment, cache, damage
 from anatcl_jax.devices import parallel
 from anatcl_jax.errors import UserError, check_name
 from anatcl_jax.training import profiling
@@ -61,7 +61,9 @@ def check_values(config: ml_collections.ConfigDict) -> None:
     value = config_path.get_value(key, config)
     if not 0 < value < math.inf:
       raise UserError(f'config.{key} is {value}, must be a number above 0')
-  for term in config.loss.terms.values():
+  for name, term in config.loss.terms.items():
+    _check_sharpness(name, term, config)
+    _check_columns(name, term)
     if term.attribute == 'morphometry':
       check_name(term.kernel, kernels.DESCRIPTORS, 'kernel of morphometry')
       check_name(term.normalization, kernels.NORMALIZATIONS, 'normalisation of morphometry')
@@ -72,6 +74,40 @@ def check_values(config: ml_collections.ConfigDict) -> None:
     raise UserError(f'config.weight_decay is {config.weight_decay}, must be 0 or above')
   if not all(0 <= weight < math.inf for weight in weights.values()) or not any(weights.values()):
     raise UserError(f'weights of the loss terms are {weights}: none may be below 0, nor all 0')
+
+
+def _check_columns(name: str, term: ml_collections.ConfigDict) -> None:
+  """UserError where columns to take out of a term's morphometry, or to keep, make no sense."""
+  without, keeping = (attributes.names_in(term, key) for key in ('without', 'keeping'))
+  where = f'config.loss.terms.{name}'
+  if without and term.attribute != 'morphometry':
+    raise UserError(f'{where}.without is {term.without!r}, but columns are taken out of '
+                    f'morphometry only, not of {term.attribute}')
+  if keeping and not without:
+    raise UserError(f'{where}.keeping is {term.keeping!r}, but nothing is taken out; say what by '
+                    'without')
+  if twice := [column for column in without + keeping if (without + keeping).count(column) > 1]:
+    raise UserError(f'{where}: {twice[0]} stands twice in without={term.without} and '
+                    f'keeping={term.get("keeping", "")}; name it once')
+
+
+def _check_sharpness(name: str, term: ml_collections.ConfigDict,
+                     config: ml_collections.ConfigDict) -> None:
+  """UserError where a term's stated effective positives are none that rows of a batch can have."""
+  share = term.get('effective_positives', 0)
+  key = f'config.loss.terms.{name}.effective_positives'
+  if not 0 <= share < 1:
+    raise UserError(f'{key} is {share}, must be a share of the batch, above 0 and below 1, such as '
+                    '0.1; or 0: as the kernel has it')
+  if share and share * (config.batch_size - 1) < 1:
+    raise UserError(f'{key} {share} of the {config.batch_size - 1} others in a batch is less than '
+                    f'one; choose {math.ceil(1000 / (config.batch_size - 1)) / 1000} or more, or a '
+                    'larger batch_size')
+  if share and term.kernel == 'equality':
+    raise UserError(f'{key} is {share}, but equal values have no degrees; set it to 0')
+  if share and config.loss.method == 'supcon':
+    raise UserError(f'{key} is {share}, but supcon takes weights of 1 only; choose another '
+                    'loss.method, or set it to 0')
 
 
 def _needs(term: ml_collections.ConfigDict) -> tuple[str, ...]:

@@ -138,7 +138,8 @@ _KEPT = {'device': 'volumes stay in the memory of every device, {:.3g} GB',
 
 def describe(config: ml_collections.ConfigDict, reader: pipeline.Reader, kept: str,
              records: tuple[np.ndarray, np.ndarray], heldout: list[np.ndarray],
-             state: step.TrainState, mesh: jax.sharding.Mesh, first: int, last: int) -> None:
+             state: step.TrainState, mesh: jax.sharding.Mesh, first: int, last: int,
+             left_in: list[str]) -> None:
   """The config and a few lines before the first step: what is trained on what, where from and to.
 
   Not earlier: an error about data or a path would stand below sixty lines of config.
@@ -147,6 +148,9 @@ def describe(config: ml_collections.ConfigDict, reader: pipeline.Reader, kept: s
   train_records, heldout_records = records
   data = reader.shards
   terms = [f'{term.weight:g} x {name} ({term.attribute} by {term.kernel}'
+           + (f' without {term.without}' if term.get('without') else '')
+           + (f', drawn to {term.effective_positives:g} of the batch'
+              if term.get('effective_positives') else '')
            + (f', {lacking} scans lack it)' if lacking else ')')
            for name, term in config.loss.terms.items() if name in reader.attributes
            for lacking in [attributes.missing(reader.attributes[name])]]
@@ -162,6 +166,7 @@ def describe(config: ml_collections.ConfigDict, reader: pipeline.Reader, kept: s
            f'cache: {_KEPT[kept]}'.format(cache.needed_bytes(data, reader.crop) / 1e9),
            f'steps: {first} done of {last}'
            + ('; nothing is left to do' if first >= last else '')]
+  lines += [f'note: term {text}' for text in left_in]
   if not heldout:
     lines.append(f'note: {len(heldout_records)} scans are too few for a held-out loss on '
                  f'{mesh.size} devices')

@@ -57,6 +57,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   # ---- Data: shards, the fold held out, batches a step ------------------------------------------
   data = opening.open_data(config)
   raw_attributes = attributes.read_attributes(data, config)
+  columns = attributes.read_columns(data, config)
   train_records, heldout_records = pipeline.split_by_participant(
       data.table['participant_id'].to_numpy(), config.fold, config.num_folds, config.seed)
   steps_per_epoch = len(train_records) // config.batch_size
@@ -73,7 +74,8 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path,
 
   with damage.forgotten_on_damage(workdir), signals.StopSignal() as stop:
     # ---- State: fresh, of given weights, or of the newest whole checkpoint ----------------------
-    statistics = attributes.fit_attributes(raw_attributes, train_records, config.loss.terms)
+    statistics = attributes.fit_attributes(raw_attributes, train_records, config.loss.terms,
+                                           columns)
     state = program.init(jax.random.key(config.seed), data.volume_shape(crop))
     state = fresh = parallel.replicate(state, mesh)
     if saved := restore(workdir, state):
@@ -83,13 +85,14 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path,
         extract.warn(begin, data)
       state = parallel.replicate(opening.begun(state, begin, config.init), mesh)
     reader = pipeline.Reader(
-        data, attributes.normalize_attributes(raw_attributes, statistics, config.loss.terms), crop,
+        data, attributes.normalize_attributes(raw_attributes, statistics, config.loss.terms,
+                                              columns), crop,
         cache.make_cache(data, crop) if kept == 'memory' else None)
     heldout = pipeline.heldout_batches(heldout_records, config.batch_size, mesh.size,
                                        config.seed)
     first, last = int(state.step), config.epochs * steps_per_epoch
     opening.describe(config, reader, kept, (train_records, heldout_records), heldout, state, mesh,
-                     first, last)
+                     first, last, attributes.left_in(columns, statistics))
 
     # ---- What looks at it: held-out loss, probe, and all of watch.py ----------------------------
     feed = Feed(reader, mesh, config.reader_threads,

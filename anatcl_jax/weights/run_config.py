@@ -20,6 +20,9 @@ HARMLESS = {'epochs', 'log_every_steps', 'checkpoint_every_epochs', 'keep_checkp
              'mapper', 'reader_threads', 'data_dir', 'data', 'probe_every_epochs', 'report_at_end',
              'remat', 'cache', 'compilation_cache', 'profile_steps', 'heartbeat_seconds'}
 
+# Keys that runs of earlier versions lack, and what they were as good as.
+_ADDED = {'init': '', 'effective_positives': 0.0, 'without': '', 'keeping': ''}
+
 _TYPES = {'encoder': str, 'head': str, 'crop': str, 'precision': str, 'data_dir': str, 'fold': int,
           'num_folds': int, 'seed': int, 'epochs': int, 'encoder_width': int, 'small_input': bool,
           'keep_best_metric': str, 'keep_best_mode': str, 'data_identity': str, 'init': str,
@@ -34,7 +37,9 @@ def check_config(workdir: pathlib.Path, config: dict[str, Any]) -> None:
   """
   path = workdir / 'config.json'
   if path.is_file() and stored.steps(workdir):
-    old, new = {'init': ''} | flat(read_config(workdir)), flat(json.loads(json.dumps(config)))
+    new = flat(json.loads(json.dumps(config)))
+    old = {key: _ADDED[last] for key in new if (last := key.split('.')[-1]) in _ADDED}
+    old |= flat(read_config(workdir))
     changed = [f'{key} {old.get(key)!r} -> {new.get(key)!r}' for key in sorted({*old, *new})
                if old.get(key) != new.get(key) and key.split('.')[0] not in HARMLESS]
     if changed:

@@ -65,7 +65,29 @@ def test_statistics_see_training_records_only(spoilt):
   np.testing.assert_array_equal(normalized['age'], read['age'])
 
 
+def test_columns_that_morphometry_is_without(spoilt):
+  """Numbers where all are, but never sites; who lacks one, or morphometry, has none."""
+  spoilt.table['site'] = ['1', '2'] * 9 + ['7', 'n/a']
+  config = _config(anatomy={'without': 'site+score', 'keeping': 'hand', 'normalization': 'none'})
+  columns = attributes.read_columns(spoilt, config)
+  assert columns['site'].tolist() == ['1', '2'] * 9 + ['7', ''] and columns['hand'][4] == ''
+  np.testing.assert_array_equal(columns['score'], [i / 2 if i != 3 else np.nan for i in range(20)])
+  read = attributes.read_attributes(spoilt, config)
+  training = np.arange(18)
+  statistics = attributes.fit_attributes(read, training, config.loss.terms, columns)
+  result = attributes.normalize_attributes(read, statistics, config.loss.terms, columns)['anatomy']
+  assert np.flatnonzero(~np.isfinite(result).all((1, 2))).tolist() == [3, 4, 6, 19]
+  whole = np.setdiff1d(training, [3, 4, 6])
+  for site in ('1', '2'):
+    own = whole[columns['site'][whole] == site]
+    assert np.abs(read['anatomy'][own].mean(0) - read['anatomy'][whole].mean(0)).max() > 1
+  assert np.polyfit(columns['score'][whole], result[whole, 0, 0], 1)[0] == pytest.approx(0, abs=0.05)
+  line, = attributes.left_in(columns, statistics)
+  assert line.startswith('anatomy: site 7 (1 scans) had too few scans')
+
+
 @pytest.mark.parametrize('also, terms, message', [
+    ('', {'anatomy': {'without': 'sites'}}, "did you mean 'site'"),
     ('sexes', {}, "did you mean 'sex'"),
     ('site', {'site': {'kernel': 'rbf'}}, 'site is not a number for sub-0001'),
     ('hand', {'hand': {'kernel': 'equal'}}, "did you mean 'equality'")])
@@ -75,6 +97,7 @@ def test_impossible_terms(spoilt, also, terms, message):
   with pytest.raises(UserError, match=message):
     check_values(config)
     attributes.read_attributes(spoilt, config)
+    attributes.read_columns(spoilt, config)
 
 
 def test_terms_of_weight_zero_are_not_read(spoilt):

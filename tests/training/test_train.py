@@ -73,7 +73,8 @@ def test_workdir_holds_events_config_and_picture(finished):
   assert scalars['heldout/loss', 16] == pytest.approx(last['heldout/loss'])
   config = json.loads((finished / 'whole' / 'config.json').read_text())
   assert config['loss']['terms']['age'] == {
-      'attribute': 'age', 'weight': 1.0, 'kernel': 'rbf', 'sigma': 2.0}
+      'attribute': 'age', 'weight': 1.0, 'kernel': 'rbf', 'sigma': 2.0,
+      'effective_positives': 0.0}
   picture = image.imread(finished / 'whole' / 'curves.png')
   assert picture.shape[0] > 400 and picture[..., :3].std() > 0.05
 
@@ -209,6 +210,50 @@ def test_any_method_with_more_terms_and_missing_values(training_set, tmp_path):
     weighted = terms['age'] + terms['anatomy'] + 0.5 * terms['sex'] + terms['site']
     assert row['loss'] == pytest.approx(weighted, rel=1e-5)
     assert 0 < row['effective_positives/sex'] <= 7
+
+
+def test_a_stated_sharpness_without_site_and_age(small_model, training_set, tmp_path, capsys):
+  """Statistics with the sites' names go through the checkpoint; a small site is told and stays."""
+  directory = tmp_path / 'data'
+  shutil.copytree(training_set.directory, directory)
+  table = pandas.read_csv(directory / 'participants.tsv', sep='\t', dtype=str)
+  table['site'] = ['1', '2'] * 18 + ['3', '3', '3', 'n/a']
+  table.to_csv(directory / 'participants.tsv', sep='\t', index=False)
+  config = _config(training_set, 'encoder=tiny,effective_positives=0.4,without=site+age,keeping=sex',
+                   epochs=1, data_dir=str(directory))
+  train.train(config, tmp_path / 'run')
+  said = capsys.readouterr().err
+  assert 'anatomy: site 3 (3 scans) had too few scans to train on' in said
+  assert 'by global without site+age, drawn to 0.4 of the batch, 1 scans lack it' in said
+  config.epochs = 2
+  train.train(config, tmp_path / 'run')
+  rows = tracking.read_metrics(tmp_path / 'run')
+  for row in rows:
+    assert row['effective_positives/anatomy'] == pytest.approx(0.4 * 7, abs=0.5)   # 0.4 * 6 of one
+    assert math.isfinite(row['loss/anatomy']) and row['gradient_norm'] > 0
+  assert [row['step'] for row in rows] == list(range(1, 9))
+  program = train.compile_program(config, jax.make_mesh((1,), ('batch',)), 2)
+  like = program.init(jax.random.key(1), training_set.grid.shape)
+  _, statistics = checkpoint.restore(tmp_path / 'run', like)
+  assert statistics['anatomy']['sites'].tolist() == ['site=1', 'site=2']
+  assert statistics['anatomy']['kept'].tolist() == ['sex=F', 'sex=M']
+
+
+def test_runs_from_before_a_key_was_there_go_on(small_model, training_set, tmp_path):
+  config = _config(training_set, epochs=1)
+  train.train(config, tmp_path / 'run')
+  path = tmp_path / 'run' / 'config.json'
+  written = json.loads(path.read_text())
+  for term in written['loss']['terms'].values():
+    for key in ('effective_positives', 'without', 'keeping'):
+      term.pop(key, None)
+  path.write_text(json.dumps(written))
+  config.epochs, config.loss.terms.age.effective_positives = 2, 0.5
+  with pytest.raises(UserError, match='age.effective_positives 0.0 -> 0.5'):
+    train.train(config, tmp_path / 'run')
+  config.loss.terms.age.effective_positives = 0.0
+  train.train(config, tmp_path / 'run')
+  assert tracking.read_metrics(tmp_path / 'run')[-1]['step'] == 8
 
 
 def test_rows_cut_off_by_a_crash_are_passed_over(tmp_path):
