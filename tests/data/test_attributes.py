@@ -67,10 +67,11 @@ def test_statistics_see_training_records_only(spoilt):
 
 def test_columns_that_morphometry_is_without(spoilt):
   """Numbers where all are, but never sites; who lacks one, or morphometry, has none."""
-  spoilt.table['site'] = ['1', '2'] * 9 + ['7', 'n/a']
+  sites = ['1', '1', '2', '2'] * 4 + ['1', '2', '7', 'n/a']   # hands are others' halves
+  spoilt.table['site'] = sites
   config = _config(anatomy={'without': 'site+score', 'keeping': 'hand', 'normalization': 'none'})
   columns = attributes.read_columns(spoilt, config)
-  assert columns['site'].tolist() == ['1', '2'] * 9 + ['7', ''] and columns['hand'][4] == ''
+  assert columns['site'].tolist() == [*sites[:-1], ''] and columns['hand'][4] == ''
   np.testing.assert_array_equal(columns['score'], [i / 2 if i != 3 else np.nan for i in range(20)])
   read = attributes.read_attributes(spoilt, config)
   training = np.arange(18)
