@@ -49,7 +49,8 @@ def test_arguments_reach_their_keys():
 @pytest.mark.parametrize('arguments, message', [
     ('varaint=local', "did you mean 'variant'"), ('demo=1', "'demo' takes no value"),
     ('variant', "'variant' needs a value"),
-    ('effective_positives=few', 'effective_positives=few: must be a number'), ('also=age', 'a term of this name is there already'),
+    ('effective_positives=few', 'effective_positives=few: must be a number'),
+    ('also=age', 'a term of this name is there already'),
     ('also=a.b', 'no dots')])
 def test_wrong_arguments(arguments, message):
   with pytest.raises(UserError, match=message):

@@ -219,8 +219,8 @@ def test_a_stated_sharpness_without_site_and_age(small_model, training_set, tmp_
   table = pandas.read_csv(directory / 'participants.tsv', sep='\t', dtype=str)
   table['site'] = ['1', '2'] * 18 + ['3', '3', '3', 'n/a']
   table.to_csv(directory / 'participants.tsv', sep='\t', index=False)
-  config = _config(training_set, 'encoder=tiny,effective_positives=0.4,without=site+age,keeping=sex',
-                   epochs=1, data_dir=str(directory))
+  arguments = 'encoder=tiny,effective_positives=0.4,without=site+age,keeping=sex'
+  config = _config(training_set, arguments, epochs=1, data_dir=str(directory))
   train.train(config, tmp_path / 'run')
   said = capsys.readouterr().err
   assert 'anatomy: site 3 (3 scans) had too few scans to train on' in said
