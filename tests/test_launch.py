@@ -166,6 +166,7 @@ def slurm(runner, tmp_path, monkeypatch):
       os.killpg(job.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_preempted_slurm_job_is_requeued_and_goes_on(slurm, tmp_path):
   """SIGTERM to the batch script alone, as --signal=B:TERM@120 sends it; then the job once more."""
   job = slurm('--config.epochs=400')

@@ -119,7 +119,7 @@ def bytes_set(tmp_path_factory):
                              dtype='uint8', workers=1)
 
 
-@pytest.mark.parametrize('mapper', ['jit', 'pmap'])
+@pytest.mark.parametrize('mapper', ['jit', pytest.param('pmap', marks=pytest.mark.slow)])
 def test_a_run_is_the_same_from_wherever_volumes_are(small_model, bytes_set, tmp_path, capsys,
                                                      mapper):
   """From disk, memory and eight devices: every row bitwise, held-out loss and probes among them."""

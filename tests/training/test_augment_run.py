@@ -39,6 +39,7 @@ def test_views_are_the_same_on_any_devices_and_in_any_order():
   np.testing.assert_array_equal(on_one[order], on_four(order))
 
 
+@pytest.mark.slow
 def test_an_augmented_run_in_micro_batches_goes_on_bitwise(small_model, training_set, tmp_path):
   def run(name, epochs, **changes):
     train.train(small_config(training_set.directory, batch_size=16, epochs=epochs, **changes),
