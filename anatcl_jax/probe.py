@@ -124,7 +124,7 @@ def made(config: ml_collections.ConfigDict, found: Sources,
       'versions': {'anatcl_jax': __version__, 'python': platform.python_version()}
                   | {name: importlib.metadata.version(name) for name in _VERSIONS},
       'config': config.to_dict(), 'data': data,
-      'seeds': {'folds and bootstrap': config.seed,
+      'seeds': {'folds': config.seed,
                 'untrained': list(range(config.untrained_seeds))},
       'cards': {name: one.card for name, one in found.weights.items()}}
 
@@ -155,7 +155,7 @@ def _settings(config: ml_collections.ConfigDict) -> tuple[Settings, Extent]:
   from anatcl_jax.evaluation import beyond, estimators, run, saliency
   from anatcl_jax.evaluation.evaluate import PROTOCOLS, Settings
   from anatcl_jax.models import feature_pooling
-  for key, least in (('folds', 2), ('inner_folds', 2), ('fewest', 2), ('bootstrap', 1),
+  for key, least in (('folds', 2), ('inner_folds', 2), ('fewest', 2),
                      ('untrained_seeds', 0), ('jobs', 0), ('batch_size', 1),
                      ('saliency_scans', 1)):
     if config[key] < least:
@@ -169,7 +169,7 @@ def _settings(config: ml_collections.ConfigDict) -> tuple[Settings, Extent]:
   check_name(config.saliency, (*saliency.METHODS, 'none'), 'saliency')
   beyond.curve_sizes(config.learning_curve, 100)
   return (Settings(config.folds, config.inner_folds, config.seed, tuple(dict.fromkeys(names)),
-                   config.bootstrap, config.fewest, config.protocol,
+                   config.fewest, config.protocol,
                    config.jobs or os.cpu_count() or 1),
           run.Extent(config.learning_curve, config.leave_one_site_out))
 

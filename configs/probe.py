@@ -50,13 +50,12 @@ def get_config(arguments=None):
   config.folds = 5                     # by participant, stratified; from 2
   config.inner_folds = 5               # of the grid search, from 2
   config.fewest = 10                   # people a class, from 2
-  config.bootstrap = 1000              # samples of people, for 95 % intervals; from 1
-  config.untrained_seeds = 3           # the one of median score is shown; 0 leaves it out
+  config.untrained_seeds = 3           # seed 0 stands for it, a note tells the others; 0: none
   config.learning_curve = 'auto'       # numbers of labelled people such as 25,50,100; or none
   config.leave_one_site_out = True     # or False
   config.saliency = 'gradient'         # of the first task, by checkpoints; or occlusion, or none
   config.saliency_scans = 32           # averaged over so many at most, from 1
-  config.seed = 0                      # of folds and bootstrap, 0 to 2^32 - 1
+  config.seed = 0                      # of folds, 0 to 2^32 - 1
   config.jobs = 0                      # processes; 0 takes one a core
   config.batch_size = 32               # of volumes through the encoder, from 1
 

@@ -33,7 +33,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 def _config(arguments=None, **changes):
   config = get_config(arguments)
   config.update({'learning_curve': 'none', 'leave_one_site_out': False, 'fewest': 3, 'jobs': 1,
-                 'bootstrap': 100, 'inner_folds': 2, 'untrained_seeds': 1, **changes})
+                 'inner_folds': 2, 'untrained_seeds': 1, **changes})
   return config
 
 

@@ -33,7 +33,7 @@ def test_the_page_runs(place, server, monkeypatch):  # noqa: F811
   def quick(*arguments):
     config = usual(*arguments)
     config.update({'learning_curve': 'none', 'leave_one_site_out': False, 'fewest': 3, 'jobs': 1,
-                   'bootstrap': 50, 'folds': 2, 'inner_folds': 2})
+                   'folds': 2, 'inner_folds': 2})
     return config
 
   monkeypatch.setattr(config_files, 'load', quick)

@@ -15,6 +15,7 @@ from anatcl_jax.evaluation.cohort import Cohort
 from anatcl_jax.evaluation.estimators import Fit
 from anatcl_jax.evaluation.evaluate import Protocol, Scored, Settings
 from anatcl_jax.evaluation.representations import Variants
+from anatcl_jax.evaluation.results import score_and_sd
 from anatcl_jax.evaluation.splits import Split, check_apart, grouped_folds
 from anatcl_jax.evaluation.tasks import Target
 
@@ -33,10 +34,8 @@ def leakage(scored: list[Scored]) -> pandas.DataFrame:
   rows = []
   for one in scored:
     outcome = one.outcome
-    folds = outcome.fold_scores['balanced_accuracy']
-    low, high = outcome.interval['balanced_accuracy']
-    rows.append((outcome.features, np.mean(folds),
-                 np.std(folds, ddof=1) if len(folds) > 1 else np.nan, low, high,
+    rows.append((outcome.features, *score_and_sd(outcome, 'balanced_accuracy'),
+                 *outcome.interval['balanced_accuracy'],
                  1 / len(outcome.classes), len(outcome.truth), len(outcome.classes)))
   return pandas.DataFrame(rows, columns=LEAKAGE)
 
@@ -77,13 +76,10 @@ def leave_one_site_out(protocol: Protocol, sites: np.ndarray, inputs: dict[str, 
       [Fit('linear', x, target, split, inner, settings.seed) for split, inner in left_out.values()
        for x in used.values()], settings.jobs, advance))
   for site, (split, _) in left_out.items():
-    weights = statistics.resample_weights(target, [split], settings.bootstrap, settings.seed)[0]
-    own = target.select(split[1])
     for name, got in zip(used, predicted):
-      value = metrics.score(own, got.prediction, got.probability)[metric]
-      low, high = statistics.interval(metrics.resampled_scores(
-          own, got.prediction, got.probability, weights)[metric])
-      rows.append((target.task.name, name, site, metric, value, low, high, len(split[1])))
+      one = statistics.estimates(target, [split], [got.prediction], [got.probability])[metric]
+      rows.append((target.task.name, name, site, metric, one.value,
+                   *one.interval(metrics.RANGES[metric]), len(split[1])))
   return pandas.DataFrame(rows, columns=LEFT_OUT)
 
 
@@ -110,23 +106,33 @@ def learning_curve(protocol: Protocol, inputs: dict[str, Variants], text: str, s
   """The main metric of linear probes that are fitted on some of the people only.
 
   Each split is fitted on people drawn at random, a single split three times; the same people serve
-  all representations, and fewer are among more.
+  all representations, and fewer are among more. `mean` is of all folds together, over the draws, so
+  that everybody gives the score of the results; `sd` is over folds and draws.
   """
   target, metric = protocol.target, protocol.target.task.main_metric
   names, fits = [], []
   for size, repeats in repeats_of_curve(protocol, text).items():
-    for number, repeat in itertools.product(range(len(protocol.splits)), range(repeats)):
+    for repeat, number in itertools.product(range(repeats), range(len(protocol.splits))):
       drawn = _draw(target, protocol.splits[number], size, settings, (number, repeat))
       for name, variants in inputs.items() if drawn else ():
-        names.append((size, name))
+        names.append((size, name, repeat))
         fits.append(Fit('linear', variants[0], target, *drawn, settings.seed))
-  scores: dict[tuple[int, str], list[float]] = {}
-  for key, fit, got in zip(names, fits, estimators.predictions(fits, settings.jobs, advance)):
-    value = metrics.score(target.select(fit.split[1]), got.prediction, got.probability)[metric]
-    scores.setdefault(key, []).extend([value] if np.isfinite(value) else [])
-  rows = [(target.task.name, name, metric, size, np.mean(values) if values else np.nan,
-           np.std(values, ddof=1) if len(values) > 1 else np.nan, len(values))
-          for (size, name), values in scores.items()]
+  folds: dict[tuple[int, str], list[float]] = {}
+  together: dict[tuple[int, str], dict[int, list]] = {}
+  for (*key, repeat), fit, got in zip(names, fits,
+                                      estimators.predictions(fits, settings.jobs, advance)):
+    own, key = target.select(fit.split[1]), tuple(key)
+    value = metrics.score(own, got.prediction, got.probability)[metric]
+    folds.setdefault(key, []).extend([value] if np.isfinite(value) else [])
+    together.setdefault(key, {}).setdefault(repeat, []).append(
+        metrics.sums(own, got.prediction, got.probability, np.ones((1, len(own.rows)))))
+  rows = []
+  for (size, name), draws in together.items():
+    values = folds[size, name]
+    scores = [metrics.pooled(sum(parts), len(target.classes))[metric][0]
+              for parts in draws.values()]
+    rows.append((target.task.name, name, metric, size, np.mean(scores),
+                 np.std(values, ddof=1) if len(values) > 1 else np.nan, len(values)))
   return pandas.DataFrame(rows, columns=CURVES)
 
 

@@ -17,14 +17,17 @@ from sklearn.pipeline import Pipeline
 from anatcl_jax.errors import UserError, listed
 from anatcl_jax.evaluation import estimators, statistics
 from anatcl_jax.evaluation.estimators import Fit
-from anatcl_jax.evaluation.evaluate import Protocol, Scored, Settings, median_variant
-from anatcl_jax.evaluation.metrics import resampled_scores, score
+from anatcl_jax.evaluation.evaluate import Protocol, Scored, Settings, first_variant
 from anatcl_jax.evaluation.representations import Variants
 from anatcl_jax.evaluation.results import Outcome
 from anatcl_jax.evaluation.splits import Split, grouped_folds
+from anatcl_jax.evaluation.statistics import Estimate
 from anatcl_jax.evaluation.tasks import CLASSIFICATION, METRICS, Target, Task
 
 EXPONENT = 0.3
+_RANGES = {'challenge_score': (0, np.inf), 'site_balanced_accuracy': (0, 1),
+           'mae_external': (0, np.inf), 'mae_internal': (0, np.inf),
+           'r2_external': (-np.inf, 1), 'r2_internal': (-np.inf, 1)}
 _TRAIN, _INTERNAL, _EXTERNAL = 'train', 'internal_test', 'external_test'
 
 
@@ -58,10 +61,9 @@ def evaluate(target: Target, table: pandas.DataFrame, seen: np.ndarray, inputs: 
   splits = [(sides[_TRAIN], sides[_INTERNAL]), (sides[_TRAIN], sides[_EXTERNAL])]
   protocol = Protocol(target, splits, 'fitted on the split train, tested on internal_test and '
                                       'external_test')
-  weights = statistics.resample_weights(target, splits, settings.bootstrap, settings.seed)
   # The same folds for age and site: many sites have too few people for folds of their own.
   inner = grouped_folds(target.select(sides[_TRAIN]), settings.inner_folds, settings.seed)
-  return [_evaluate_one(protocol, site, name, variants, inner, weights, settings)
+  return [_evaluate_one(protocol, site, name, variants, inner, settings)
           for name, variants in inputs.items()]
 
 
@@ -91,46 +93,47 @@ def _site_target(target: Target, names: np.ndarray, sides: dict[str, np.ndarray]
 
 
 def _evaluate_one(protocol: Protocol, site: Target, name: str, variants: Variants,
-                  inner: list[Split], weights: list[np.ndarray],
-                  settings: Settings) -> Scored:
+                  inner: list[Split], settings: Settings) -> Scored:
   tried = []
   for x in variants:
     probe = estimators.MEAN if name == estimators.MEAN else 'linear'
     ages = [estimators.predict(Fit(probe, x, protocol.target, split, inner, settings.seed)
                                ).prediction for split in protocol.splits]
     sites = predict_site(x, site, protocol.splits[0], inner, settings.seed)
-    tried.append(_scored(protocol, site, name, ages, sites, weights))
-  return median_variant(tried)
+    tried.append(_scored(protocol, site, name, ages, sites))
+  return first_variant(tried)
 
 
 def _scored(protocol: Protocol, site: Target, name: str, ages: list[np.ndarray],
-            sites: np.ndarray, weights: list[np.ndarray]) -> Scored:
-  target = protocol.target
-  internal, external = (test for _, test in protocol.splits)
-  age = [score(target.select(test), predicted, None)
-         for test, predicted in zip((internal, external), ages)]
-  known = [resampled_scores(target.select(test), predicted, None, share)
-           for test, predicted, share in zip((internal, external), ages, weights)]
-  probability = np.eye(len(site.classes))[sites]
-  accuracy = score(site.select(internal), sites, probability)['balanced_accuracy']
-  accuracies = resampled_scores(site.select(internal), sites, probability,
-                                weights[0])['balanced_accuracy']
-  samples = {'challenge_score': challenge_score(known[1]['mae'], accuracies),
-             'mae_external': known[1]['mae'], 'mae_internal': known[0]['mae'],
-             'r2_external': known[1]['r2'], 'r2_internal': known[0]['r2'],
-             'site_balanced_accuracy': accuracies}
-  scores = {'challenge_score': challenge_score(age[1]['mae'], accuracy),
-            'mae_external': age[1]['mae'], 'mae_internal': age[0]['mae'],
-            'r2_external': age[1]['r2'], 'r2_internal': age[0]['r2'],
-            'site_balanced_accuracy': accuracy}
-  assert set(scores) == set(METRICS[target.task.kind])
-  tests = np.concatenate([internal, external])
+            sites: np.ndarray) -> Scored:
+  target, (inside, outside) = protocol.target, protocol.splits
+  internal, external = (
+      statistics.estimates(target, [split], [age], [None])
+      for split, age in zip((inside, outside), ages))
+  accuracy = statistics.estimates(site, [inside], [sites],
+                                  [np.eye(len(site.classes))[sites]])['balanced_accuracy']
+  estimates = {
+      'challenge_score': _product(external['mae'], accuracy),
+      'mae_external': external['mae'], 'mae_internal': internal['mae'],
+      'r2_external': external['r2'], 'r2_internal': internal['r2'],
+      'site_balanced_accuracy': accuracy}
+  assert set(estimates) == set(METRICS[target.task.kind])
+  tests = np.concatenate([inside[1], outside[1]])
   outcome = Outcome(
       task=target.task, features=name,
       estimator=estimators.MEAN if name == estimators.MEAN else 'linear',
       participant_id=target.scans[tests, 0], session=target.scans[tests, 1],
       truth=target.values[tests], prediction=np.concatenate(ages), probability=None, classes=(),
-      fold=np.repeat([0, 1], [len(internal), len(external)]),
-      fold_scores={metric: [value] for metric, value in scores.items()},
-      interval={metric: statistics.interval(values) for metric, values in samples.items()})
-  return Scored(outcome, samples, protocol)
+      fold=np.repeat([0, 1], [len(inside[1]), len(outside[1])]),
+      fold_scores={metric: [one.value] for metric, one in estimates.items()},
+      score={metric: one.value for metric, one in estimates.items()},
+      interval={metric: one.interval(_RANGES[metric]) for metric, one in estimates.items()})
+  return Scored(outcome, estimates, protocol)
+
+
+def _product(mae: Estimate, accuracy: Estimate) -> Estimate:
+  """The challenge's score, jackknifed by the people of both sides: each is on one of them."""
+  whole = challenge_score(mae.value, accuracy.value)
+  without = [challenge_score(mae.without_each, accuracy.value),
+             challenge_score(mae.value, accuracy.without_each)]
+  return statistics.jackknifed(np.concatenate([[whole], *without]), mae.fitted)

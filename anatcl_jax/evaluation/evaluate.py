@@ -13,6 +13,7 @@ from anatcl_jax.evaluation.estimators import Fit, Predicted
 from anatcl_jax.evaluation.representations import Variants
 from anatcl_jax.evaluation.results import Outcome, is_baseline
 from anatcl_jax.evaluation.splits import Split
+from anatcl_jax.evaluation.statistics import Estimate
 from anatcl_jax.evaluation.tasks import METRICS, Target
 
 PROTOCOLS = ('auto', 'cross_validation')
@@ -26,7 +27,6 @@ class Settings:
   inner_folds: int = 5
   seed: int = 0
   estimators: tuple[str, ...] = ('linear',)
-  bootstrap: int = 1000
   fewest: int = 10
   protocol: str = 'auto'
   jobs: int = 1
@@ -43,10 +43,10 @@ class Protocol:
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-  """An outcome, the bootstrap samples of its metrics [resamples], and how it was split."""
+  """An outcome, its metrics and how they hang on each person, and how it was split."""
 
   outcome: Outcome
-  samples: dict[str, np.ndarray]
+  estimates: dict[str, Estimate]
   protocol: Protocol
 
 
@@ -73,10 +73,10 @@ def choose_protocol(target: Target, seen: np.ndarray, settings: Settings) -> Pro
 
 def evaluate(protocol: Protocol, inputs: dict[str, Variants], settings: Settings,
              advance: Callable[[], None] = lambda: None) -> list[Scored]:
-  """Every representation by every estimator, on the same splits and bootstrap samples.
+  """Every representation by every estimator, on the same splits.
 
-  Of a representation with several variants (seeds of an untrained encoder) the one with the median
-  score stands for it.
+  Of a representation with several variants (seeds of an untrained encoder) the first stands for it,
+  here and everywhere, chosen before anything was predicted; its note says what all of them score.
 
   Args:
     inputs: by name, arrays [scans of the target, F].
@@ -84,7 +84,6 @@ def evaluate(protocol: Protocol, inputs: dict[str, Variants], settings: Settings
   """
   target = protocol.target
   inner = splits_of_search(protocol, settings)
-  weights = statistics.resample_weights(target, protocol.splits, settings.bootstrap, settings.seed)
   runs = [(name, estimator, x) for name, variants in inputs.items()
           for estimator in ((estimators.MEAN,) if name == estimators.MEAN else settings.estimators)
           for x in variants]
@@ -95,14 +94,21 @@ def evaluate(protocol: Protocol, inputs: dict[str, Variants], settings: Settings
   for name, estimator, _ in runs:
     own = list(itertools.islice(predicted, len(protocol.splits)))
     tried.setdefault((name, estimator), []).append(
-        _scored(protocol, name, estimator, own, weights))
-  return [median_variant(own) for own in tried.values()]
+        _scored(protocol, name, estimator, own))
+  return [first_variant(own) for own in tried.values()]
 
 
-def median_variant(tried: list[Scored]) -> Scored:
-  """The one with the median of the main metric."""
-  metric = tried[0].outcome.task.main_metric
-  return sorted(tried, key=lambda one: np.mean(one.outcome.fold_scores[metric]))[len(tried) // 2]
+def first_variant(tried: list[Scored]) -> Scored:
+  """The first, with a note of what the variants score by the main metric."""
+  first, metric = tried[0], tried[0].outcome.task.main_metric
+  if len(tried) == 1:
+    return first
+  scores = [one.outcome.score[metric] for one in tried]
+  note = (f'{first.outcome.features}: seed 0 of {len(tried)} stands for it; {metric} of all '
+          + ', '.join(f'{value:.3g}' for value in scores) + f' (mean {np.mean(scores):.3g})')
+  outcome = dataclasses.replace(first.outcome,
+                                note='; '.join(filter(None, [first.outcome.note, note])))
+  return dataclasses.replace(first, outcome=outcome)
 
 
 def splits_of_search(protocol: Protocol, settings: Settings) -> list[list[Split]]:
@@ -111,8 +117,7 @@ def splits_of_search(protocol: Protocol, settings: Settings) -> list[list[Split]
                                  settings.seed)
 
 
-def _scored(protocol: Protocol, name: str, estimator: str, found: list[Predicted],
-            weights: list[np.ndarray]) -> Scored:
+def _scored(protocol: Protocol, name: str, estimator: str, found: list[Predicted]) -> Scored:
   target = protocol.target
   count = len(target.rows)
   prediction, fold = np.full(count, np.nan), np.full(count, -1)
@@ -127,7 +132,8 @@ def _scored(protocol: Protocol, name: str, estimator: str, found: list[Predicted
     scores = metrics.score(target.select(test), predicted.prediction, predicted.probability)
     for metric, values in fold_scores.items():
       values.append(scores[metric])
-  samples = statistics.bootstrap(target, prediction, probability, protocol.splits, weights)
+  estimates = statistics.estimates(target, protocol.splits, [one.prediction for one in found],
+                                   [one.probability for one in found])
   kept = fold >= 0
   note = f'the {estimator} probe did not converge in {unsettled} folds' if unsettled else ''
   outcome = Outcome(
@@ -136,16 +142,17 @@ def _scored(protocol: Protocol, name: str, estimator: str, found: list[Predicted
       truth=target.names(target.values[kept]), prediction=target.names(prediction[kept]),
       probability=None if probability is None else probability[kept], classes=target.classes,
       fold=fold[kept], fold_scores=fold_scores,
-      interval={metric: statistics.interval(values) for metric, values in samples.items()},
+      score={metric: one.value for metric, one in estimates.items()},
+      interval={metric: one.interval(metrics.RANGES[metric]) for metric, one in estimates.items()},
       note=note)
-  return Scored(outcome, samples, protocol)
+  return Scored(outcome, estimates, protocol)
 
 
 def comparisons(scored: list[Scored]) -> list[dict]:
   """Of one task: each encoder against every other representation, by the main metric.
 
-  A positive difference is in favour of `features`. With folds, p is of the corrected resampled t
-  test; with a single split, of the bootstrap. `p_holm` is left to the caller, over all tasks.
+  A positive difference is in favour of `features`; p is of the corrected t test
+  (`statistics.Estimate`). `p_holm` is left to the caller, over all tasks.
   """
   rows = []
   for i, one in enumerate(scored):
@@ -162,18 +169,11 @@ def comparisons(scored: list[Scored]) -> list[dict]:
 def _compare(one: Scored, other: Scored) -> dict:
   task = one.outcome.task
   metric = task.main_metric
-  sign = 1 if METRICS[task.kind][metric] else -1
-  differences = sign * (np.array(one.outcome.fold_scores[metric])
-                        - np.array(other.outcome.fold_scores[metric]))
-  differences = differences[np.isfinite(differences)]      # a fold may lack what a metric needs
-  samples = sign * (one.samples[metric] - other.samples[metric])
-  low, high = statistics.interval(samples)
-  sizes = np.mean([[len(fit), len(test)] for fit, test in one.protocol.splits], 0)
-  t, p = statistics.corrected_t_test(differences, *sizes)
-  test = 'corrected t' if len(differences) > 1 else 'bootstrap'
+  difference = one.estimates[metric] - other.estimates[metric]
+  difference = difference if METRICS[task.kind][metric] else -difference
+  (low, high), (t, p) = difference.interval(), difference.test()
   return {'task': task.name, 'metric': metric, 'estimator': one.outcome.estimator,
           'features': one.outcome.features, 'against': other.outcome.features,
-          'difference': float(np.mean(differences)) if len(differences) else np.nan,
-          'low': low, 'high': high, 'test': test,
-          't': t, 'p': p if len(differences) > 1 else statistics.bootstrap_p(samples),
-          'n': len(one.outcome.truth), 'folds': len(differences)}
+          'difference': difference.value, 'low': low, 'high': high, 'test': 'corrected t',
+          't': t, 'p': p, 'n': len(one.outcome.truth),
+          'folds': len(one.outcome.fold_scores[metric])}

@@ -39,12 +39,24 @@ class Outcome:
   classes: tuple[str, ...]           # () for regression; of two, the positive one stands last
   fold: np.ndarray                   # [n] int
   fold_scores: dict[str, list[float]]              # metric -> a value a fold
-  interval: dict[str, tuple[float, float]]         # metric -> 95 % bootstrap over subjects
+  score: dict[str, float]                          # metric -> of all folds together
+  interval: dict[str, tuple[float, float]]         # metric -> 95 % interval of it, by people
   note: str = ''
 
   @property
   def refused(self) -> bool:
     return not len(self.truth)
+
+
+def score_and_sd(outcome: Outcome, metric: str) -> tuple[float, float]:
+  """The score of all folds together, and the deviation of those folds where it is defined.
+
+  NaN where there are too few, or the task was refused.
+  """
+  folds = np.array(outcome.fold_scores.get(metric, []), float)
+  folds = folds[np.isfinite(folds)]
+  return (outcome.score.get(metric, np.nan),
+          float(folds.std(ddof=1)) if len(folds) > 1 else np.nan)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -136,7 +136,7 @@ def _with_site(tasks: dict[str, tuple[Task, bool]], cohort: Cohort) -> dict[str,
 
 def _refused(task: Task, why: str) -> Outcome:
   empty = np.zeros(0)
-  return Outcome(task, '', '', empty, empty, empty, empty, None, (), empty, {}, {}, why)
+  return Outcome(task, '', '', empty, empty, empty, empty, None, (), empty, {}, {}, {}, why)
 
 
 def _of_protocol(found: dict[str, Variants], target: Target,
@@ -182,9 +182,14 @@ def _whole(cohort: Cohort, encoders: dict[str, Variants]) -> dict[str, np.ndarra
 
 
 def _adjusted(rows: list[dict]) -> pandas.DataFrame:
-  """Holm's correction over all comparisons of the evaluation."""
+  """Holm's correction over the evaluation's comparisons with whatever knows something.
+
+  That an encoder is better than the mean is no question of its own, and makes no other stricter.
+  """
   table = pandas.DataFrame(rows, columns=COMPARISONS)
-  return table.assign(p_holm=statistics.holm(table['p'].to_numpy(float)))
+  p = table['p'].to_numpy(float)
+  return table.assign(p_holm=statistics.holm(
+      np.where(table['against'] == estimators.MEAN, np.nan, p)))
 
 
 def _joined(parts: list[pandas.DataFrame], columns: tuple[str, ...]) -> pandas.DataFrame:

@@ -1,80 +1,107 @@
-"""Uncertainty of scores: bootstrap over people, tests between representations, reliability."""
+"""Uncertainty of scores by the people they are of, tests between representations, reliability."""
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import scipy.stats
 
-from anatcl_jax.evaluation.metrics import mean_of_known, resampled_scores
+from anatcl_jax.evaluation import metrics
 from anatcl_jax.evaluation.splits import Split
 from anatcl_jax.evaluation.tasks import Target
 
 
-def resample_weights(target: Target, splits: list[Split], resamples: int,
-                     seed: int) -> list[np.ndarray]:
-  """How often each scan of each fold's test side is in each bootstrap sample, [resamples, n_fold].
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """A score of predicted people, and how it hangs on each of them."""
 
-  People are drawn with replacement within each fold, with all their scans (Efron and Tibshirani, An
-  Introduction to the Bootstrap, 1993). The same samples serve all representations: paired.
+  value: float
+  pseudovalues: np.ndarray      # [people predicted]
+  fitted: float                 # people that a probe was fitted on, mean over folds
+
+  def __sub__(self, other: Estimate) -> Estimate:
+    return Estimate(self.value - other.value, self.pseudovalues - other.pseudovalues, self.fitted)
+
+  def __neg__(self) -> Estimate:
+    return Estimate(-self.value, -self.pseudovalues, self.fitted)
+
+  @property
+  def without_each(self) -> np.ndarray:
+    """The score of all people but one, [people]."""
+    count = len(self.pseudovalues)
+    return (count * self.value - self.pseudovalues) / (count - 1)
+
+  @property
+  def standard_error(self) -> float:
+    """Of another draw of the people predicted and of those fitted on; NaN where it is not known.
+
+    s^2 (1/n + 1/m) is its square for n people predicted by probes fitted on m: the correction of
+    Nadeau and Bengio, Machine Learning 52, 2003, for what folds share, s^2 (1/k + tested/m) of k
+    fold means, with each fold's variance s^2 / tested told from its people (Tukey's jackknife).
+    """
+    count = len(self.pseudovalues)
+    if count < 2 or not np.isfinite(self.pseudovalues).all():
+      return np.nan
+    return float(np.std(self.pseudovalues, ddof=1) * np.sqrt(1 / count + 1 / self.fitted))
+
+  def interval(self, bounds: tuple[float, float] = (-np.inf, np.inf),
+               level: float = 0.95) -> tuple[float, float]:
+    """The value and t quantiles of its standard error to both sides, within the metric's range."""
+    half = self.standard_error * scipy.stats.t.ppf((1 + level) / 2, len(self.pseudovalues) - 1)
+    if not np.isfinite(half):
+      return np.nan, np.nan
+    return max(bounds[0], self.value - half), min(bounds[1], self.value + half)
+
+  def test(self) -> tuple[float, float]:
+    """t and two-sided p of the value being 0: below 0.05 just where the interval excludes it."""
+    error = self.standard_error
+    if not np.isfinite(error):
+      return np.nan, np.nan
+    if error == 0:
+      return (0.0, 1.0) if self.value == 0 else (np.inf * np.sign(self.value), 0.0)
+    t = self.value / error
+    return float(t), float(2 * scipy.stats.t.sf(abs(t), len(self.pseudovalues) - 1))
+
+
+def estimates(target: Target, splits: list[Split], predictions: list[np.ndarray],
+              probabilities: list[np.ndarray | None]) -> dict[str, Estimate]:
+  """Each metric over all folds together, jackknifed by person.
+
+  predictions and probabilities are those of the scans that each split tests, [n] and [n, classes].
   """
-  rng = np.random.default_rng(seed)
-  weights = []
-  for _, test in splits:
-    people, whose = np.unique(target.groups[test], return_inverse=True)
-    counts = rng.multinomial(len(people), np.full(len(people), 1 / len(people)), resamples)
-    weights.append(counts[:, whose].astype(float))
-  return weights
+  whole, without = [], []
+  for (_, test), prediction, probability in zip(splits, predictions, probabilities):
+    own = target.select(test)
+    total = metrics.sums(own, prediction, probability, np.ones((1, len(test))))
+    whole.append(total)
+    without += [metrics.sums(own, prediction, probability, kept) - total
+                for kept in _without_each(own.groups)]
+  total = np.sum(whole, 0)
+  rows = metrics.pooled(np.concatenate([total, total + np.concatenate(without)]),
+                        len(target.classes))
+  fitted = people_fitted(target, splits)
+  return {metric: jackknifed(values, fitted) for metric, values in rows.items()}
 
 
-def bootstrap(target: Target, prediction: np.ndarray, probability: np.ndarray | None,
-              splits: list[Split], weights: list[np.ndarray]) -> dict[str, np.ndarray]:
-  """Each metric's mean over folds in every bootstrap sample, [resamples].
-
-  prediction [m] and probability [m, classes] are those of all scans of the target.
-  """
-  folds = [resampled_scores(target.select(test), prediction[test],
-                            None if probability is None else probability[test], share)
-           for (_, test), share in zip(splits, weights)]
-  return {metric: mean_of_known([fold[metric] for fold in folds]) for metric in folds[0]}
+def people_fitted(target: Target, splits: list[Split]) -> float:
+  """How many people the probe of a fold was fitted on, mean over folds."""
+  return float(np.mean([len(set(target.groups[fit])) for fit, _ in splits]))
 
 
-def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-  """The percentiles between which the share `level` of the finite values lies; NaN for none."""
-  values = values[np.isfinite(values)]
-  if not len(values):
-    return np.nan, np.nan
-  low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-  return float(low), float(high)
+def _without_each(groups: np.ndarray, most: int = 512) -> Iterator[np.ndarray]:
+  """Weights [people, n] of 0 for the scans of one person and 1 for the others', in blocks."""
+  _, whose = np.unique(groups, return_inverse=True)
+  for start in range(0, whose.max() + 1, most):
+    people = np.arange(start, min(start + most, whose.max() + 1))
+    yield (whose[None] != people[:, None]).astype(float)
 
 
-def corrected_t_test(differences: np.ndarray, fitted: float, tested: float) -> tuple[float, float]:
-  """t and two-sided p of the mean difference over k folds being 0.
-
-  Folds share what they are fitted on, so that the variance s^2 / k of the mean is too small; it is
-  taken as s^2 (1/k + tested / fitted), after Nadeau and Bengio, Machine Learning 52, 2003.
-
-  Args:
-    differences: [k], of the scores of two representations on each fold.
-    fitted: scans that a fold is fitted on.
-    tested: scans that it is tested on.
-  """
-  folds = len(differences)
-  if folds < 2:
-    return np.nan, np.nan
-  mean, variance = np.mean(differences), np.var(differences, ddof=1)
-  if variance == 0:
-    return (0.0, 1.0) if mean == 0 else (np.inf * np.sign(mean), 0.0)
-  t = mean / np.sqrt(variance * (1 / folds + tested / fitted))
-  return float(t), float(2 * scipy.stats.t.sf(abs(t), folds - 1))
-
-
-def bootstrap_p(differences: np.ndarray) -> float:
-  """Two-sided p of a difference being 0, by bootstrap samples: twice the rarer sign's share."""
-  differences = differences[np.isfinite(differences)]
-  if not len(differences):
-    return np.nan
-  rarer = min(np.sum(differences <= 0), np.sum(differences >= 0))
-  return float(min(1, 2 * (rarer + 1) / (len(differences) + 1)))
+def jackknifed(values: np.ndarray, fitted: float) -> Estimate:
+  """Of a statistic of all n people and of those without each of them, [1 + n]."""
+  count = len(values) - 1
+  return Estimate(float(values[0]), count * values[0] - (count - 1) * values[1:], fitted)
 
 
 def holm(p: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import pandas
 from anatcl_jax import outputs
 from anatcl_jax.cohorts.write_tables import as_tsv
 from anatcl_jax.errors import UserError
-from anatcl_jax.evaluation.results import UNTRAINED, Evaluation, Outcome
+from anatcl_jax.evaluation.results import UNTRAINED, Evaluation, Outcome, score_and_sd
 from anatcl_jax.evaluation.tasks import METRICS
 
 TABLES = ('results.tsv', 'predictions.tsv', 'comparisons.tsv', 'leakage.tsv',
@@ -30,7 +30,7 @@ def results_table(evaluation: Evaluation) -> pandas.DataFrame:
   rows = []
   for outcome in evaluation.outcomes:
     for metric in METRICS[outcome.task.kind] if not outcome.refused else [outcome.task.main_metric]:
-      mean, sd = mean_and_sd(outcome, metric)
+      mean, sd = score_and_sd(outcome, metric)
       low, high = outcome.interval.get(metric, (np.nan, np.nan))
       rows.append({
           'task': outcome.task.name, 'features': outcome.features, 'metric': metric,
@@ -39,14 +39,6 @@ def results_table(evaluation: Evaluation) -> pandas.DataFrame:
           'subjects': len(set(outcome.participant_id)), 'unit': outcome.task.unit,
           'classes': class_counts(outcome), 'note': outcome.note})
   return pandas.DataFrame(rows)
-
-
-def mean_and_sd(outcome: Outcome, metric: str) -> tuple[float, float]:
-  """Over the folds where the metric is defined; NaN where there are too few."""
-  folds = np.array(outcome.fold_scores.get(metric, []), float)
-  folds = folds[np.isfinite(folds)]
-  return (float(folds.mean()) if len(folds) else np.nan,
-          float(folds.std(ddof=1)) if len(folds) > 1 else np.nan)
 
 
 def class_counts(outcome: Outcome) -> str:
@@ -141,27 +133,34 @@ def _block(outcomes: list[Outcome]) -> str:
     low, high = outcome.interval[metrics[0]]
     label = outcome.features + (f', {outcome.estimator}' if several and
                                 outcome.estimator != 'mean' else '')
-    rows.append((label, shown(mean_and_sd(outcome, metrics[0])[0]),
+    rows.append((label, shown(score_and_sd(outcome, metrics[0])[0]),
                  f'{shown(low)} to {shown(high)}',
-                 *(shown(mean_and_sd(outcome, metric)[0]) for metric in metrics[1:])))
+                 *(shown(score_and_sd(outcome, metric)[0]) for metric in metrics[1:])))
   return f'{title}\n{_aligned(rows)}'
 
 
 def _against_untrained(evaluation: Evaluation, outcome: Outcome) -> str:
-  """A line for each encoder: whether the interval of its difference to untrained excludes 0."""
+  """A line for each encoder: whether the corrected t test tells it apart from untrained."""
   rows = evaluation.comparisons
   rows = rows[(rows['task'] == outcome.task.name) & (rows['against'] == UNTRAINED)]
   several = rows['estimator'].nunique() > 1
   return ''.join(
       f'\n  {row.features}{f", {row.estimator}" if several else ""}: '
-      + ('better than' if row.low > 0 else 'worse than' if row.high < 0 else 'not told apart from')
-      + f' untrained, by {shown(row.difference)} ({shown(row.low)} to {shown(row.high)})'
+      + ('not told apart from' if not row.p < 0.05 else
+         'better than' if row.difference > 0 else 'worse than')
+      + f' untrained, by {shown(row.difference)} ({shown(row.low)} to {shown(row.high)}), '
+        f'p {shown_p(row.p)}, {shown_p(row.p_holm)} after Holm'
       for row in rows.itertuples())
 
 
 def shown(value: float) -> str:
   """A figure with two decimals, three below 1; a dash for NaN."""
   return '-' if np.isnan(value) else f'{value:.2f}' if abs(value) >= 1 else f'{value:.3f}'
+
+
+def shown_p(value: float) -> str:
+  """`= 0.012`, or `< 0.001`: of a test on few people the tail is no finer."""
+  return 'n/a' if np.isnan(value) else '< 0.001' if value < 0.001 else f'= {value:.3f}'
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> str:

@@ -119,7 +119,7 @@ def leakage(evaluation: Evaluation) -> list[Picture]:
   style.tidy(axes)
   return [Picture('leakage', figure, 'Site leakage',
                   'A representation of anatomy alone would be at chance, unless sites differ in '
-                  'whom they scan. 95 % bootstrap intervals over people.',
+                  'whom they scan. 95 % intervals by the people.',
                   ', '.join(f'{row.features} {row.balanced_accuracy:.2f}'
                             for row in rows.itertuples()))]
 
@@ -146,7 +146,7 @@ def left_out_sites(evaluation: Evaluation) -> list[Picture]:
     figure.legend(*axes.get_legend_handles_labels(), loc='outside right', frameon=False, fontsize=8)
     style.tidy(axes)
     found.append(Picture(f'sites-{len(found)}', figure, f'{task} at a site left out',
-                         'Fitted on all other sites; 95 % bootstrap intervals over people.',
+                         'Fitted on all other sites; 95 % intervals by the people.',
                          f'{task} at {len(sites)} sites, each predicted from the others.'))
   return found
 

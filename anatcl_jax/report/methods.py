@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from anatcl_jax.cohorts.origins import Origin
-from anatcl_jax.evaluation.results import Evaluation, is_baseline
+from anatcl_jax.evaluation.results import Evaluation, Outcome, is_baseline
 from anatcl_jax.evaluation.tasks import CHALLENGE, CLASSIFICATION, REGRESSION
 
 REFERENCES = {
@@ -20,7 +20,8 @@ REFERENCES = {
               '52:239-281, 2003.',
     'holm': 'Holm S. A simple sequentially rejective multiple test procedure. Scandinavian Journal '
             'of Statistics 6:65-70, 1979.',
-    'efron': 'Efron B, Tibshirani RJ. An introduction to the bootstrap. Chapman & Hall, 1993.',
+    'tukey': 'Tukey JW. Bias and confidence in not-quite large samples. Annals of Mathematical '
+             'Statistics 29:614, 1958.',
     'shrout': 'Shrout PE, Fleiss JL. Intraclass correlations: uses in assessing rater reliability. '
               'Psychological Bulletin 86:420-428, 1979.',
     'openbhb': 'Dufumier B, Grigis A, Victor J, et al. OpenBHB: a large-scale multi-site brain MRI '
@@ -38,6 +39,15 @@ REFERENCES = {
            'labeling protocol. Frontiers in Neuroscience 6:171, 2012.',
 }
 
+# For numbers and for classes, as `estimators.pipeline` makes them.
+_ESTIMATORS = {
+    'linear': ('ridge regression', 'logistic regression with balanced class weights'),
+    'svm': ('linear support vector regression',
+            'linear support vector classification with balanced class weights'),
+    'mlp': ('a perceptron with one hidden layer of 64 units for numbers',
+            'a perceptron with one hidden layer of 64 units for classes'),
+}
+
 
 def paragraph(evaluation: Evaluation, saliency_method: str | None = None) -> tuple[str, list[str]]:
   """Text with references as [1], and the list of them; only what this evaluation did."""
@@ -53,37 +63,33 @@ def paragraph(evaluation: Evaluation, saliency_method: str | None = None) -> tup
   kinds = {one.task.kind for one in outcomes}
   encoders = [name for name in evaluation.features if not is_baseline(name)]
   people = evaluation.table['participant_id'].nunique()
-  text = [f'Frozen features of {_listed(encoders)}{_architectures(made)} were computed with '
-          f'anatcl_jax {made.get("versions", {}).get("anatcl_jax", "")} {cite("anatcl")} in JAX '
-          f'{cite("jax")} for {len(evaluation.table):,} scans of {people:,} '
+  text = [_features(encoders, made, cite) + f', for {len(evaluation.table):,} scans of {people:,} '
           + ('synthetic (computer-generated) subjects.' if evaluation.synthetic else 'people.')]
   if maps := Origin.of_record(data.get('maps')):
     text.append(f'Images are of {maps}.')
-  probes = []
-  if kinds & {REGRESSION, CHALLENGE}:
-    probes.append('ridge regression')
-  if kinds & {CLASSIFICATION, CHALLENGE}:
-    probes.append('logistic regression with balanced class weights')
-  text.append(f'Linear probes ({" and ".join(probes)}, scikit-learn {cite("sklearn")}) were fitted '
-              'on standardised features; regularisation was chosen by an inner cross-validation'
+  text.append(f'Probes (scikit-learn {cite("sklearn")}) were {_listed(_probes(outcomes))}, fitted '
+              'on standardised features; the strength of regularisation was chosen by an inner '
+              'cross-validation'
               + (f' of {config["inner_folds"]} folds' if 'inner_folds' in config else '')
               + ' within the fitted side. No participant had scans on both sides of a split.')
-  protocols = [note for note in evaluation.notes if 'pretraining' in note and 'fitted on' in note]
-  text.append('Participants seen in pretraining were used for fitting only, and performance was '
-              'measured on those held out.' if protocols else
-              'Folds were stratified and grouped by participant.')
-  intervals = f'Intervals are 95 % percentile bootstraps over people {cite("efron")}'
-  text.append(intervals + (f' ({config["bootstrap"]:,} samples).' if 'bootstrap' in config
-                           else '.'))
+  if _noted(evaluation, 'fitted on people of pretraining'):
+    text.append('Participants seen in pretraining were used for fitting only, and performance was '
+                'measured on those held out.')
+  if _noted(evaluation, '-fold cross-validation'):
+    text.append('Folds were stratified and grouped by participant'
+                + (', among participants held out in pretraining.'
+                   if _noted(evaluation, 'cross-validation among') else '.'))
+  text.append('95 % intervals are of the jackknife over participants, with the standard error '
+              f'corrected for shared fitted sides {cite("nadeau")}{cite("tukey")}.')
   if len(evaluation.comparisons):
-    tests = ' '.join(evaluation.comparisons['test'].astype(str).unique())
-    corrected = (f'the corrected resampled t test {cite("nadeau")}' if 'resampled' in tests
-                 or 't test' in tests else 'the bootstrap')
-    text.append(f'Encoders were compared with the baselines on the same people by {corrected}, '
-                f'p values adjusted after Holm {cite("holm")}.')
+    text.append('Encoders were compared with every other representation by the corrected t test '
+                f'{cite("nadeau")} on the same participants, p values adjusted after Holm '
+                f'{cite("holm")} over all comparisons but those with the mean.')
   baselines = [name for name in dict.fromkeys(one.features for one in outcomes)
                if is_baseline(name)]
   text.append(f'Baselines on the same splits: {_listed(baselines)}.')
+  if any('seed 0 of' in one.note for one in outcomes):
+    text.append('Of the untrained encoder the first seed stands in all tables and figures.')
   if 'morphometry' in baselines:
     atlas = data.get('atlas', 'desikan')
     text.append(f'Morphometry is {_listed(data.get("measures", ["its measures"]))} of the regions '
@@ -105,9 +111,39 @@ def _cited_tool(data: dict[str, Any], cite: Callable[[str], str]) -> str:
   return f'{tool} {cite(tool.lower())}' if tool.lower() in REFERENCES else tool
 
 
-def _architectures(made: dict[str, Any]) -> str:
-  kinds = sorted({card.get('encoder', '') for card in made.get('cards', {}).values()} - {''})
-  return f' ({", ".join(kinds)})' if kinds else ''
+def _features(encoders: list[str], made: dict[str, Any], cite: Callable[[str], str]) -> str:
+  """Which were computed here, and which came as tables of whoever made them."""
+  given = made.get('data', {}).get('tables', {})
+  own = [name for name in encoders if name not in given]
+  brought = [name for name in encoders if name in given]
+  kinds = ', '.join(sorted({card.get('encoder', '') for card in made.get('cards', {}).values()}
+                           - {''}))
+  parts = []
+  if own:
+    parts.append(f'Frozen features of {_listed(own)}{f" ({kinds})" if kinds else ""} were computed '
+                 f'with anatcl_jax {made.get("versions", {}).get("anatcl_jax", "")} '
+                 f'{cite("anatcl")} in JAX {cite("jax")}')
+  if brought:
+    parts.append(f'{"those" if own else "Features"} of {_listed(brought)} were taken from tables')
+  return ', '.join(parts)
+
+
+def _probes(outcomes: list[Outcome]) -> list[str]:
+  """The estimators that predicted something, each by its name."""
+  used = {(one.estimator, one.task.kind) for one in outcomes}
+  words = []
+  for estimator, (numbers, classes) in _ESTIMATORS.items():
+    if (estimator, REGRESSION) in used or (estimator, CHALLENGE) in used:
+      words.append(numbers)
+    if (estimator, CLASSIFICATION) in used:
+      words.append(classes)
+    if (estimator, CHALLENGE) in used:
+      words.append('logistic regression of site without class weights for the challenge')
+  return words
+
+
+def _noted(evaluation: Evaluation, words: str) -> bool:
+  return any(words in note for note in evaluation.notes)
 
 
 def _listed(names: list[str]) -> str:

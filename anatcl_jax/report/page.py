@@ -18,10 +18,10 @@ import pandas
 
 from anatcl_jax import outputs
 from anatcl_jax.errors import UserError
-from anatcl_jax.evaluation.results import Evaluation, Outcome, is_baseline
+from anatcl_jax.evaluation.results import Evaluation, Outcome, is_baseline, score_and_sd
 from anatcl_jax.evaluation.saliency import Saliency
 from anatcl_jax.evaluation.tasks import METRICS
-from anatcl_jax.evaluation.write import METRIC_NAMES, class_counts, mean_and_sd, shown
+from anatcl_jax.evaluation.write import METRIC_NAMES, class_counts, shown, shown_p
 from anatcl_jax.report import beyond, methods, saliency_figure, scores, style
 from anatcl_jax.report.style import Picture
 
@@ -76,7 +76,7 @@ def write(evaluation: Evaluation, out: pathlib.Path, *,
         evaluation=evaluation, sections=sections, embedded=embedded, methods=text,
         references=references, made_by=outputs.MADE_BY, summary=_summary(evaluation),
         facts=_facts(evaluation), made=json.dumps(evaluation.made, indent=1, default=str),
-        people=style.people(evaluation.table['participant_id'], len(evaluation.table)))
+        lead=lead(evaluation))
     for path in old:
       path.unlink()
     (out / FIGURES).mkdir(exist_ok=True)
@@ -118,7 +118,8 @@ def _sections(evaluation: Evaluation, training: list[Picture],
       Section('Comparisons', tables=_table(
           evaluation.comparisons[list(_COMPARED)],
           'Differences in the main metric with 95 % intervals, above 0 in favour of the features '
-          'named first; p_holm is adjusted over this table')),
+          'named first; p is of the corrected t test, p_holm adjusted over all rows but those '
+          'against the mean')),
       Section('Embedding', beyond.embedding(evaluation)),
       Section('Site leakage', beyond.leakage(evaluation)),
       Section('Sites left out', beyond.left_out_sites(evaluation)),
@@ -129,11 +130,23 @@ def _sections(evaluation: Evaluation, training: list[Picture],
   return [one for one in found if one.pictures or one.tables or one.text]
 
 
+def lead(evaluation: Evaluation) -> str:
+  """Of whom the page is, and how many of them its scores are of."""
+  words = f'Probes of {style.people(evaluation.table["participant_id"], len(evaluation.table))}'
+  everybody = evaluation.table['participant_id'].nunique()
+  predicted = len({who for one in evaluation.outcomes for who in one.participant_id})
+  if predicted == everybody:
+    return words
+  seen = any('people of pretraining' in note for note in evaluation.notes)
+  return f'{words}, {predicted:,} of them predicted' + (
+      ': those seen in pretraining are fitted on alone' if seen else '')
+
+
 def _scores_table(outcomes: list[Outcome]) -> str:
   """A row a representation and estimator; the best of each metric is bold."""
   task = outcomes[0].task
   metrics = sorted(METRICS[task.kind], key=lambda metric: metric != task.main_metric)
-  means = {metric: [mean_and_sd(one, metric)[0] for one in outcomes] for metric in metrics}
+  means = {metric: [score_and_sd(one, metric)[0] for one in outcomes] for metric in metrics}
   best = {metric: (np.nanmax if METRICS[task.kind][metric] else np.nanmin)(values)
           for metric, values in means.items() if np.isfinite(values).any()}
   several = len({one.estimator for one in outcomes} - {'mean'}) > 1
@@ -142,7 +155,7 @@ def _scores_table(outcomes: list[Outcome]) -> str:
     name = one.features + (f', {one.estimator}' if several and one.estimator != 'mean' else '')
     cells = [f'<th scope="row">{html.escape(name)}</th>']
     for metric in metrics:
-      value, deviation = mean_and_sd(one, metric)
+      value, deviation = score_and_sd(one, metric)
       low, high = one.interval.get(metric, (np.nan, np.nan))
       text = shown(value) + (f' ± {shown(deviation)}' if np.isfinite(deviation) else '')
       if np.isfinite(value) and value == best.get(metric):
@@ -156,10 +169,12 @@ def _scores_table(outcomes: list[Outcome]) -> str:
   head = ''.join(f'<th scope="col">{METRIC_NAMES.get(metric, metric)} {arrows[metric]}</th>'
                  for metric in metrics)
   counts = class_counts(outcomes[0])
-  caption = style.people(outcomes[0].participant_id, len(outcomes[0].truth)) + (
+  caption = style.people(outcomes[0].participant_id, len(outcomes[0].truth)) + ' predicted' + (
       f' ({counts})' if counts else '') + (f'; unit: {task.unit}' if task.unit else '')
-  return (f'<table class="figures"><caption>{html.escape(caption)}. Mean ± standard deviation over '
-          'folds, 95 % interval; arrows point to the better.</caption>'
+  deviations = any(np.isfinite(score_and_sd(one, task.main_metric)[1]) for one in outcomes)
+  return (f'<table class="figures"><caption>{html.escape(caption)}. Score of all predictions'
+          + (' ± standard deviation over folds' if deviations else '')
+          + ', 95 % interval; arrows point to the better.</caption>'
           f'<thead><tr><th scope="col">features</th>{head}</tr></thead>'
           f'<tbody>{"".join(rows)}</tbody></table>')
 
@@ -169,6 +184,8 @@ def _table(table: pandas.DataFrame, caption: str) -> list[str]:
     return []
   cells = table.map(lambda value: ('n/a' if value != value else shown(value))
                     if isinstance(value, float) else value)
+  for name in {'p', 'p_holm'} & set(table):
+    cells[name] = table[name].map(lambda p: shown_p(p).removeprefix('= '))
   body = cells.to_html(index=False, border=0, escape=True)
   return [re.sub(r'<table[^>]*>', f'<table><caption>{html.escape(caption)}.</caption>', body)]
 
@@ -188,10 +205,10 @@ def _summary(evaluation: Evaluation) -> list[tuple[str, str, str]]:
       if not members:
         words.append('none')
         continue
-      first = best(members, key=lambda one: mean_and_sd(one, metric)[0])
+      first = best(members, key=lambda one: score_and_sd(one, metric)[0])
       low, high = first.interval[metric]
       words.append(f'{first.features}: {METRIC_NAMES.get(metric, metric)} '
-                   f'{shown(mean_and_sd(first, metric)[0])} ({shown(low)} to {shown(high)})'
+                   f'{shown(score_and_sd(first, metric)[0])} ({shown(low)} to {shown(high)})'
                    + (f' {first.task.unit}' if first.task.unit else ''))
     rows.append((name, *words))
   return rows

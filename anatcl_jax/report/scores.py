@@ -6,9 +6,9 @@ import numpy as np
 from sklearn.metrics import auc, confusion_matrix, roc_curve
 
 from anatcl_jax.evaluation import estimators
-from anatcl_jax.evaluation.results import Outcome, is_baseline
+from anatcl_jax.evaluation.results import Outcome, is_baseline, score_and_sd
 from anatcl_jax.evaluation.tasks import METRICS
-from anatcl_jax.evaluation.write import METRIC_NAMES, mean_and_sd
+from anatcl_jax.evaluation.write import METRIC_NAMES
 from anatcl_jax.report import style
 from anatcl_jax.report.style import Picture
 
@@ -63,7 +63,7 @@ def _intervals(outcomes: list[Outcome], synthetic: bool) -> Picture:
   for row, one in enumerate(outcomes):
     look, (low, high) = looks[one.features], one.interval[metric]
     axes.plot([low, high], [row, row], color=look.color, linewidth=2)
-    axes.plot(mean_and_sd(one, metric)[0], row, look.marker, color=look.color, markersize=8)
+    axes.plot(score_and_sd(one, metric)[0], row, look.marker, color=look.color, markersize=8)
   axes.set_yticks(range(len(outcomes)), [one.features for one in outcomes])
   axes.invert_yaxis()
   unit = f' ({task.unit})' if task.unit else ''
@@ -73,11 +73,11 @@ def _intervals(outcomes: list[Outcome], synthetic: bool) -> Picture:
     axes.axvline(1 / len(outcomes[0].classes), color=style.GREY, linestyle=':')
     axes.text(1 / len(outcomes[0].classes), -0.6, ' chance', color=style.GREY, fontsize=8)
   style.tidy(axes)
-  words = '; '.join(f'{one.features} {mean_and_sd(one, metric)[0]:.3g} '
+  words = '; '.join(f'{one.features} {score_and_sd(one, metric)[0]:.3g} '
                     f'({one.interval[metric][0]:.3g} to {one.interval[metric][1]:.3g})'
                     for one in outcomes)
   return Picture(_file('scores', outcomes[0]), figure, 'Scores',
-                 'Mean over folds, and 95 % bootstrap interval over people.', words)
+                 'With 95 % intervals.', words)
 
 
 def _predicted(outcomes: list[Outcome], synthetic: bool) -> Picture:
@@ -92,7 +92,7 @@ def _predicted(outcomes: list[Outcome], synthetic: bool) -> Picture:
     axes.plot(span, span, color=style.GREY, linestyle=':')
     axes.plot(one.truth.astype(float), one.prediction.astype(float), look.marker, color=look.color,
               markersize=4, alpha=0.7, markeredgewidth=0)
-    figures = [f'{METRIC_NAMES.get(metric, metric)} {mean_and_sd(one, metric)[0]:.2f}'
+    figures = [f'{METRIC_NAMES.get(metric, metric)} {score_and_sd(one, metric)[0]:.2f}'
                for metric in ('mae', 'r2', 'mae_external') if metric in one.fold_scores]
     axes.set_title(f'{one.features}\n{", ".join(figures)}', fontsize=9)
     axes.set_aspect('equal')
@@ -104,7 +104,7 @@ def _predicted(outcomes: list[Outcome], synthetic: bool) -> Picture:
                  'A point a scan, predicted out of fold; on the dotted line, prediction and truth '
                  'are equal.',
                  '; '.join(f'{one.features}: correlation '
-                           f'{mean_and_sd(one, "pearson_r")[0]:.2f}' for one in outcomes
+                           f'{score_and_sd(one, "pearson_r")[0]:.2f}' for one in outcomes
                            if 'pearson_r' in one.fold_scores))
 
 

@@ -38,14 +38,49 @@ def test_identification_rate():
   assert statistics.identification_rate(first, swapped) == pytest.approx(28 / 30)
 
 
-def test_corrected_t_test_by_hand():
-  differences = np.array([0.1, 0.3, 0.2, 0.4, 0.0])
-  t, p = statistics.corrected_t_test(differences, fitted=80, tested=20)
-  # mean 0.2, variance 0.025; 0.2 / sqrt(0.025 (1/5 + 1/4)) = 1.8856
-  assert t == pytest.approx(1.885618) and p == pytest.approx(2 * scipy.stats.t.sf(1.885618, 4))
-  uncorrected = scipy.stats.ttest_1samp(differences, 0)
-  assert t < uncorrected.statistic and p > uncorrected.pvalue
-  assert np.isnan(statistics.corrected_t_test(np.array([0.1]), 80, 20)).all()
+def test_a_test_and_interval_by_hand():
+  """Ten people in five folds of two: errors of 1 to 10, each probe fitted on the other eight."""
+  errors = np.arange(1.0, 11)
+  target = target_of(np.zeros(10))
+  folds = [(np.delete(np.arange(10), [i, i + 1]), np.array([i, i + 1])) for i in range(0, 10, 2)]
+  one = statistics.estimates(target, folds, [errors[test] for _, test in folds], [None] * 5)['mae']
+  # The mean 5.5; s^2 = 82.5 / 9, and its error s sqrt(1/10 + 1/8) = 1.436141
+  np.testing.assert_allclose(one.pseudovalues, errors)
+  assert one.value == pytest.approx(5.5) and one.standard_error == pytest.approx(1.436141)
+  quantile = scipy.stats.t.ppf(0.975, 9)
+  np.testing.assert_allclose(one.interval(), [5.5 - quantile * 1.436141, 5.5 + quantile * 1.436141],
+                             rtol=1e-6)
+  assert one.interval((3, 6)) == (3, 6)
+  t, p = one.test()
+  assert t == pytest.approx(5.5 / 1.436141) and p == pytest.approx(2 * scipy.stats.t.sf(t, 9))
+  assert (p < 0.05) == (one.interval()[0] > 0)
+  # A sum over folds of two is Nadeau and Bengio's t where people of a fold err independently.
+  assert (one - one).test() == (0, 1) and (-one).value == -5.5
+
+
+def test_p_values_have_no_floor():
+  """After Holm over hundreds of comparisons a large difference stays one."""
+  rng = np.random.default_rng(0)
+  target, split = target_of(np.zeros(200)), [(np.arange(100), np.arange(100, 200))]
+  good, bad = (statistics.estimates(target, split, [rng.normal(0, spread, 100)], [None])['mae']
+               for spread in (1, 6))
+  assert (bad - good).test()[1] < 1e-8
+
+
+def test_a_rare_class_is_never_left_out_of_balanced_accuracy():
+  """Always the control: .5 in every fold, also in those without anybody of the rare class."""
+  truth = np.r_[np.ones(3), np.zeros(37)]
+  target = target_of(truth, ('control', 'case'))
+  folds = [(np.flatnonzero(np.arange(40) % 5 != i), np.flatnonzero(np.arange(40) % 5 == i))
+           for i in range(5)]
+  rates = [np.tile([0.9, 0.1], (8, 1))] * 5
+  one = statistics.estimates(target, folds, [np.zeros(8)] * 5, rates)
+  assert one['balanced_accuracy'].value == 0.5 and one['roc_auc'].value == 0.5
+  assert one['balanced_accuracy'].interval((0, 1)) == (0.5, 0.5)
+  # Where the class is but one person, nothing is known of how it varies.
+  alone = target_of(np.r_[1, np.zeros(39)], ('control', 'case'))
+  one = statistics.estimates(alone, folds, [np.zeros(8)] * 5, rates)['balanced_accuracy']
+  assert one.value == 0.5 and np.isnan(one.interval()).all() and np.isnan(one.test()).all()
 
 
 def test_holm_by_hand():
@@ -54,22 +89,44 @@ def test_holm_by_hand():
 
 
 @pytest.mark.parametrize('classes', [(), ('a', 'b'), ('a', 'b', 'c')])
-def test_resampled_scores_are_those_of_scikit_learn_on_the_resample(classes):
+def test_scores_of_one_fold_are_those_of_scikit_learn_without_each_person(classes):
   rng = np.random.default_rng(1)
-  count = 60
+  count = 30
   truth = rng.integers(0, len(classes), count) if classes else rng.normal(50, 10, count)
-  target = target_of(truth, classes)
+  target = target_of(truth, classes, np.array([f'sub-{row // 2}' for row in range(count)]))
   # Rounded, so that there are ties.
   probability = np.round(rng.random((count, len(classes))), 1) if classes else None
   prediction = probability.argmax(1) if classes else truth + rng.normal(0, 5, count)
-  weights = rng.multinomial(count, np.full(count, 1 / count), 20).astype(float)
-  many = metrics.resampled_scores(target, prediction, probability, weights)
-  for row, share in enumerate(weights):
-    drawn = np.repeat(np.arange(count), share.astype(int))
-    one = metrics.score(target.select(drawn), prediction[drawn],
-                        probability[drawn] if classes else None)
-    for name, value in one.items():
-      assert many[name][row] == pytest.approx(value), name
+  found = statistics.estimates(target, [(np.arange(0), np.arange(count))], [prediction],
+                               [probability])
+  whole = metrics.score(target, prediction, probability)
+  for name, one in found.items():
+    assert one.value == pytest.approx(whole[name]), name
+    without = []
+    for person in np.unique(target.groups):
+      kept = np.flatnonzero(target.groups != person)
+      without.append(metrics.score(target.select(kept), prediction[kept],
+                                   probability[kept] if classes else None)[name])
+    np.testing.assert_allclose(one.without_each, without, err_msg=name)
+
+
+def test_folds_are_scored_together():
+  """Means, recalls and R2 of everybody; ranks and correlations within folds."""
+  truth = np.array([0.0, 1, 2, 10, 11, 12])
+  folds = [(np.arange(3), np.arange(3, 6)), (np.arange(3, 6), np.arange(3))]
+  predictions = [np.array([3.0, 1, 2]), np.array([1.0, 2, 3])]
+  found = statistics.estimates(target_of(truth), folds, predictions, [None, None])
+  pooled = np.r_[predictions[1], predictions[0]]
+  assert found['r2'].value == pytest.approx(sklearn.metrics.r2_score(truth, pooled))
+  assert found['mae'].value == pytest.approx(np.abs(truth - pooled).mean())
+  assert found['pearson_r'].value == pytest.approx((2 - 1) / 4)    # cov 1 and -0.5, variances 1
+  binary = target_of([0, 0, 1, 0, 1, 1], ('a', 'b'))
+  chances = [np.array([0.9, 0.8, 0.95]), np.array([0.2, 0.1, 0.15])]
+  both = [np.stack([1 - one, one], 1) for one in chances]
+  found = statistics.estimates(binary, folds, [np.ones(3), np.zeros(3)], both)
+  # Pairs: of the first fold a 0.9 against b 0.8, 0.95; of the second a 0.2, 0.1 against b 0.15.
+  assert found['roc_auc'].value == pytest.approx((0 + 1 + 0 + 1) / 4)
+  assert found['balanced_accuracy'].value == pytest.approx((2 / 3 + 2 / 3) / 2)
 
 
 def test_scores_are_those_of_scikit_learn():
@@ -83,34 +140,11 @@ def test_scores_are_those_of_scikit_learn():
       sklearn.metrics.roc_auc_score(truth, probability, multi_class='ovr'))
 
 
-def test_bootstrap_interval_of_a_mean_is_the_textbook_one():
-  """The MAE is a mean: its interval is +- 1.96 standard errors, of people and not of scans."""
-  rng = np.random.default_rng(3)
-  people = 200
-  errors = np.abs(rng.normal(0, 5, people)) + 1
-  once = target_of(np.zeros(people))
-  split = [(np.array([], int), np.arange(people))]
-  weights = statistics.resample_weights(once, split, 4000, 0)
-  low, high = statistics.interval(statistics.bootstrap(once, errors, None, split, weights)['mae'])
-  half = 1.96 * errors.std(ddof=1) / np.sqrt(people)
-  assert low == pytest.approx(errors.mean() - half, abs=0.15 * half)
-  assert high == pytest.approx(errors.mean() + half, abs=0.15 * half)
-  # Four identical scans of each person say nothing new.
-  four = target_of(np.zeros(4 * people), groups=np.repeat(once.groups, 4))
-  split = [(np.array([], int), np.arange(4 * people))]
-  weights = statistics.resample_weights(four, split, 4000, 0)
-  samples = statistics.bootstrap(four, np.repeat(errors, 4), None, split, weights)['mae']
-  assert np.ptp(statistics.interval(samples)) == pytest.approx(high - low, rel=0.1)
-
-
-def test_interval_covers_the_truth_as_often_as_it_says():
-  rng = np.random.default_rng(4)
-  covered = 0
-  for trial in range(200):
-    errors = np.abs(rng.normal(size=60))
-    target, split = target_of(np.zeros(60)), [(np.array([], int), np.arange(60))]
-    weights = statistics.resample_weights(target, split, 400, trial)
-    low, high = statistics.interval(
-        statistics.bootstrap(target, errors, None, split, weights)['mae'])
-    covered += low <= np.sqrt(2 / np.pi) <= high
-  assert 0.89 <= covered / 200 <= 0.99
+def test_four_identical_scans_of_a_person_say_nothing_new():
+  errors = np.abs(np.random.default_rng(3).normal(0, 5, 50))
+  once, split = target_of(np.zeros(50)), [(np.arange(25), np.arange(25, 50))]
+  four = target_of(np.zeros(200), groups=np.repeat(once.groups, 4))
+  many = [(np.arange(100), np.arange(100, 200))]
+  one = statistics.estimates(once, split, [errors[25:]], [None])['mae']
+  other = statistics.estimates(four, many, [np.repeat(errors[25:], 4)], [None])['mae']
+  np.testing.assert_allclose(other.interval(), one.interval())

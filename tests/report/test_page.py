@@ -14,9 +14,10 @@ import pytest
 from anatcl_jax import report
 from anatcl_jax.evaluation import tasks
 from anatcl_jax.evaluation.evaluate import Settings
+from anatcl_jax.evaluation.results import score_and_sd
 from anatcl_jax.evaluation.run import Extent, run
-from anatcl_jax.evaluation.write import mean_and_sd, shown
-from anatcl_jax.report import methods
+from anatcl_jax.evaluation.write import shown
+from anatcl_jax.report import methods, page
 from anatcl_jax.training import curves
 from tests.evaluation.probing import cohort_of
 
@@ -32,10 +33,10 @@ def evaluation():
   known = np.stack([age + rng.normal(0, 8, count), rng.normal(size=count)], 1)
   encoders = {'ours': (known.astype(np.float32),),
               'untrained': (rng.normal(size=(count, 2)).astype(np.float32),)}
-  made = {'command': 'python -m <probe>', 'config': {'inner_folds': 2, 'bootstrap': 50},
+  made = {'command': 'python -m <probe>', 'config': {'inner_folds': 2},
           'cards': {'ours': {'encoder': 'tiny', 'source': 'runs/a&b'}}}
   chosen = tasks.choose_tasks('age,sex,oasis3', TASKS, COHORTS)
-  return run(cohort, encoders, chosen, Settings(folds=2, inner_folds=2, bootstrap=50),
+  return run(cohort, encoders, chosen, Settings(folds=2, inner_folds=2),
              Extent('20,30', True), made, progress=False)
 
 
@@ -98,7 +99,7 @@ def test_scores_of_the_table_are_those_of_the_evaluation(written, evaluation):
   section = re.search(r'<section id="task-age">.*?</section>', written.read_text(), re.DOTALL)[0]
   for outcome in evaluation.outcomes:
     if outcome.task.name == 'age':
-      mean, sd = mean_and_sd(outcome, 'mae')
+      mean, sd = score_and_sd(outcome, 'mae')
       row = re.search(rf'<th scope="row">{outcome.features}</th>(.*?)</tr>', section, re.DOTALL)[1]
       cell = re.sub('<[^>]*>', ' ', re.search(r'<td>(.*?)</td>', row)[1])
       low, high = outcome.interval['mae']
@@ -121,14 +122,15 @@ def test_refused_tasks_methods_and_odd_names(written):
   assert 'mmse' in refused and 'no column' in refused
   assert 'python -m &lt;probe&gt;' in text and 'runs/a&amp;b' in text
   methods = re.search(r'<section id="methods">.*?</section>', text, re.DOTALL)[0]
-  assert 'ridge regression and logistic regression' in methods and 'of 2 folds' in methods
+  assert 'ridge regression and logistic regression with balanced' in methods
+  assert 'of 2 folds' in methods
   cited = set(re.findall(r'\[(\d+)\]', methods))
   assert cited == {str(i + 1) for i in range(methods.count('<li>'))}
   assert 'arXiv:2408.07079' in methods and 'OpenBHB' not in methods
 
 
 @pytest.mark.parametrize('tool, cited', [
-    ('CAT12', 'from CAT12 [7]'), ('', 'from FreeSurfer [7]'), ('T1Prep', 'from T1Prep.')])
+    ('CAT12', 'from CAT12 [8]'), ('', 'from FreeSurfer [8]'), ('T1Prep', 'from T1Prep.')])
 def test_methods_name_the_tools_of_the_data(tool, cited, evaluation):
   """Whose morphometry it is, and what kind of maps; sets of old are FreeSurfer's."""
   one = evaluation.outcomes[0]
@@ -151,3 +153,39 @@ def test_a_second_report_replaces_the_first(written, evaluation):
   assert not (out / 'figures' / 'scores-age.png').exists()
   assert (out / 'figures' / 'scores-sex.png').exists()
   assert {path.name for path in out.iterdir()} == {'figures', 'report.html'}
+
+
+def _methods(evaluation, **changes):
+  return methods.paragraph(dataclasses.replace(evaluation, **changes))
+
+
+def test_the_methods_say_what_was_done(evaluation):
+  """The probes that were chosen, the test that stands in the table, and whose tables these are."""
+  text, references = _methods(evaluation)
+  assert 'by the corrected t test' in text and 'bootstrap' not in text
+  assert any(one.startswith('Nadeau') for one in references)
+  other = tuple(dataclasses.replace(one, estimator='svm') for one in evaluation.outcomes
+                if one.estimator == 'linear')
+  text, _ = _methods(evaluation, outcomes=other)
+  assert 'ridge' not in text and 'logistic' not in text
+  assert 'linear support vector regression and linear support vector classification' in text
+  table = {'data': {'tables': {'ours': 'ours.tsv'}}}
+  text, _ = _methods(evaluation, made=table)
+  assert text.startswith('Features of ours were taken from tables, for 120 scans')
+  assert 'computed with anatcl_jax' not in text
+  challenge = dataclasses.replace(other[0], estimator='linear', task=TASKS['openbhb_challenge'])
+  text, _ = _methods(evaluation, outcomes=(challenge,))
+  assert 'without class weights' in text and 'balanced class weights' not in text
+
+
+def test_who_is_predicted_is_said_above_the_tables():
+  """People seen in pretraining are fitted on alone: the head, the captions and the deviations."""
+  rng = np.random.default_rng(0)
+  cohort = cohort_of({'age': rng.uniform(20, 80, 40)}, seen=np.arange(40) < 28)
+  x = (rng.normal(size=(40, 2)).astype(np.float32),)
+  found = run(cohort, {'ours': x}, tasks.choose_tasks('age', TASKS, COHORTS),
+              Settings(inner_folds=2), Extent('none', False), {}, progress=False)
+  assert page.lead(found) == ('Probes of n = 40 people, 12 of them predicted: those seen in '
+                              'pretraining are fitted on alone')
+  table, = [page._scores_table(list(found.outcomes))]
+  assert 'n = 12 people predicted' in table and '±' not in table and 'over folds' not in table
