@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.m
     from anatcl_jax.devices import compilation, presence, processes, signals
     from anatcl_jax.training import opening, train
     if report is not None:   # not after hours of training
-      probe.check(report)
+      probe.check(report, report.data_dir or config.data_dir)
   # Orbax writes a dozen lines a checkpoint, and tracebacks of errors that it raises as well.
   logging.set_verbosity(logging.FATAL)
   with processes.leaving(), errors.reported():

@@ -11,8 +11,9 @@ have a row a scan, participant_id and session, then the columns f0, f1, ... Each
 by scikit-learn from every representation in the same nested cross-validation by participant;
 people whom an encoder was trained on are never predicted. The folder config.out then holds
 report.html, one page with pictures, results.tsv (mean, sd and 95 % interval of each metric),
-predictions, comparisons and how they were made. Tasks are data: configs/tasks.py has them by cohort
-(a file of your own is Python that is run), and docs/probe.md says how each figure is made.
+predictions, comparisons and how they were made. A task is the name of one in configs/tasks.py, or a
+column of your participants.tsv: --config.tasks=group, or group:SCZ/HC for two of its values. A file
+of your own adds to them (it is Python that is run); docs/probe.md says how each figure is made.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import ml_collections
 
-from anatcl_jax import __version__, command_line, errors, lock, outputs
+from anatcl_jax import __version__, command_line, config_files, errors, lock, outputs
 from anatcl_jax.config import check_seed
 from anatcl_jax.errors import UserError, check_name
 
@@ -54,25 +55,25 @@ def probe(config: ml_collections.ConfigDict,
   Raises:
     UserError: config, weights, tables and labels do not go together; the text says which.
   """
-  from anatcl_jax.evaluation import tasks
   settings, extent = _settings(config)
-  chosen = tasks.choose_tasks(config.tasks, *tasks.read_tasks(config.task_file))
+  known = _known_tasks(config)
   out = _out(config)
   with lock.alone_in(out, 'choose another --config.out'):
-    return _probe(config, settings, extent, chosen, out, command)
+    return _probe(config, settings, extent, known, out, command)
 
 
 def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent,
-           chosen: dict[str, tuple[Task, bool]], out: pathlib.Path,
+           known: tuple[dict[str, Task], dict[str, tuple[str, ...]]], out: pathlib.Path,
            command: Sequence[str]) -> Evaluation:
   from anatcl_jax import report
-  from anatcl_jax.evaluation import run, sources, write
+  from anatcl_jax.evaluation import run, sources, tasks, write
   from anatcl_jax.training import curves
   found = sources.gather(
       checkpoint=config.checkpoint, tables=config.features, data_dir=config.data_dir,
       participants=config.participants, trained_on=config.trained_on,
       untrained_seeds=config.untrained_seeds, batch_size=config.batch_size,
-      pool=config.pool)
+      pool=config.pool, examine=lambda table: tasks.choose_tasks(config.tasks, *known, table))
+  chosen = tasks.choose_tasks(config.tasks, *known, found.cohort.table)
   evaluation = run.run(found.cohort, found.encoders, chosen, settings, extent,
                        made(config, found, command))
   names = write.write_tables(evaluation, out)
@@ -86,11 +87,25 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
   return evaluation
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-  """Raises UserError for what is wrong with a config, as far as it is seen without features."""
+def check(config: ml_collections.ConfigDict, data_dir: str = '') -> None:
+  """Raises UserError for what is wrong with a config, as far as it is seen without features.
+
+  Args:
+    data_dir: shards whose columns may be tasks, where they are there already.
+  """
+  from anatcl_jax.data import shards
   from anatcl_jax.evaluation import tasks
   _settings(config)
-  tasks.choose_tasks(config.tasks, *tasks.read_tasks(config.task_file))
+  prepared = data_dir and (pathlib.Path(data_dir) / 'dataset.json').is_file()
+  table = shards.open_shards(pathlib.Path(data_dir)).table if prepared else None
+  tasks.choose_tasks(config.tasks, *_known_tasks(config), table)
+
+
+def _known_tasks(config: ml_collections.ConfigDict
+                 ) -> tuple[dict[str, Task], dict[str, tuple[str, ...]]]:
+  """Tasks and cohorts by name: those that come with the program, and the user's own."""
+  from anatcl_jax.evaluation import tasks
+  return tasks.read_tasks(config_files.FOLDER / 'tasks.py', *filter(None, [config.task_file]))
 
 
 def probe_run(config: ml_collections.ConfigDict, workdir: pathlib.Path,

@@ -15,8 +15,6 @@ For example
         --config.features=ours.tsv,theirs=other.tsv --config.participants=participants.tsv
 """
 
-import pathlib
-
 from ml_collections import ConfigDict
 
 from anatcl_jax.config import parse_arguments
@@ -39,9 +37,10 @@ def get_config(arguments=None):
   config.trained_on = ''               # workdirs that made the tables: who they saw isn't predicted
 
   # What is predicted
-  config.tasks = chosen.cohort         # names of tasks and of cohorts, and thickness:lh_insula
-  # A file of tasks: Python that is run.
-  config.task_file = str(pathlib.Path(__file__).with_name('tasks.py'))
+  config.tasks = chosen.cohort         # names of tasks (configs/tasks.py) and of cohorts, columns
+                                       # of your own (group, or two of its values: group:SCZ/HC),
+                                       # and thickness:lh_insula
+  config.task_file = ''                # tasks of your own beside those: Python that is run
 
   # How
   config.estimators = 'linear'         # linear, svm, mlp; several are separated by commas

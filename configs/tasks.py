@@ -1,8 +1,9 @@
 """What the probe can predict: the tasks by name, and which of them a cohort has.
 
-Columns and codes are those that `python -m anatcl_jax.prepare` writes (docs/cohorts.md); any other
-column of your participants.tsv serves as well. To add a task, add a Task here, or to a file of your
-own with `--config.task_file=FILE`:
+Columns and codes are those that `python -m anatcl_jax.prepare` writes (docs/cohorts.md). Any other
+column of your participants.tsv is a task by its name: `--config.tasks=group`, or `group:SCZ/HC` for
+two of its values. What needs more is a Task in a file of your own, `--config.task_file=FILE`, whose
+tasks stand beside these:
 
     Task('memory', 'ravlt_delayed', REGRESSION, unit='words'),
     Task('carrier', 'apoe4', CLASSIFICATION, positive=('1', '2'), control=('0',),

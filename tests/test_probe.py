@@ -135,12 +135,16 @@ def test_paths_and_their_names():
     ({'features': 'a/x.tsv,b/x.tsv'}, "two are named 'x'"),
     ({'features': 'x=a.tsv', 'checkpoint': 'x=b'}, 'x names a checkpoint and a table'),
     ({'features': '=a.tsv'}, 'is not NAME=PATH'),
-    ({'features': 'a.tsv'}, r'whose scans\? give --config.data_dir'),
-    ({'features': 'a.tsv', 'participants': 'p.tsv'}, 'a.tsv: no such file'),
+    ({'features': 'requirements.txt'}, r'whose scans\? give --config.data_dir'),
+    ({'features': 'a.tsv'}, 'a.tsv: no such table of features'),
+    ({'features': 'a.tsv', 'participants': 'p.tsv'}, 'a.tsv: no such table of features'),
+    ({'checkpoint': 'tests/nowhere', 'features': 'requirements.txt'},
+     r'tests/nowhere: no such weights \(seen from .*; tests holds __init__.py, bench, '),
+    ({'checkpoint': 'nowhere@best'}, 'nowhere@best: no such weights'),
     ({'features': 'a.tsv', 'participants': 'p.tsv', 'data_dir': 'd'}, 'give labels once'),
     ({'checkpoint': 'nowhere', 'data_dir': 'DATA'}, 'nowhere: no such weights'),
     ({'checkpoint': 'a', 'participants': 'p.tsv'}, 'a checkpoint needs volumes'),
-    ({'checkpoint': 'a', 'tasks': 'agee'}, "did you mean 'age'"),
+    ({'checkpoint': 'a', 'data_dir': 'DATA', 'tasks': 'agee'}, 'a: no such weights'),
     ({'checkpoint': 'a', 'folds': 1}, 'config.folds is 1, must be at least 2'),
     ({'checkpoint': 'a', 'estimators': 'forest'}, "unknown estimator 'forest'"),
     ({'checkpoint': 'a', 'protocol': 'heldout'}, "unknown protocol 'heldout'"),
@@ -156,6 +160,41 @@ def test_wrong_use_is_said_before_anything_is_written(changes, message, training
   with pytest.raises(UserError, match=message):
     probe.probe(config)
   assert not list(tmp_path.iterdir())
+
+
+def test_columns_of_her_own_are_tasks(tmp_path, capsys):
+  """By two values, by two of three, as a number; a file of tasks adds to those that are there."""
+  _write_tables(tmp_path)
+  people = pandas.read_csv(tmp_path / 'participants.tsv', sep='\t')
+  group = np.resize(['HC', 'SCZ', 'BP'], 40)
+  people.assign(Group=np.where(np.arange(40) % 2, 'SCZ', 'HC'), arm=group,
+                score=np.linspace(0, 1, 40)).to_csv(tmp_path / 'participants.tsv', sep='\t',
+                                                    index=False)
+  (tmp_path / 'mine.py').write_text(
+      'from anatcl_jax.evaluation.tasks import REGRESSION, Task\n'
+      'TASKS = Task("memory", "mmse", REGRESSION, unit="points"),\n')
+  options = {'features': f'{tmp_path}/ours.tsv', 'participants': f'{tmp_path}/participants.tsv',
+             'out': f'{tmp_path}/out', 'folds': 2}
+  with pytest.raises(UserError, match=r"unknown task or column 'groop': did you mean 'Group'"):
+    probe.probe(_config(**options, tasks='groop'))
+  with pytest.raises(UserError, match=r'column arm holds HC \(14 scans\), SCZ \(13 scans\), '
+                                      r'BP \(13 scans\); say .*--config.tasks=arm:BP/HC'):
+    probe.probe(_config(**options, tasks='arm'))
+  done = probe.probe(_config(**options, tasks='Group,arm:scz/HC,score,memory,age',
+                             task_file=str(tmp_path / 'mine.py')))
+  found = {one.task.name: one for one in done.outcomes if one.features == 'ours'}
+  assert found['Group'].classes == ('HC', 'SCZ') and len(found['Group'].truth) == 40
+  assert found['arm:scz/HC'].classes == ('HC', 'scz')
+  assert set(found['arm:scz/HC'].participant_id) == set(people['participant_id'][group != 'BP'])
+  assert found['score'].task.kind == 'regression' and found['memory'].task.unit == 'points'
+  table = pandas.read_csv(tmp_path / 'out' / 'predictions.tsv', sep='\t')
+  assert table['truth'].dtype == table['prediction'].dtype == float
+  age = table[(table['task'] == 'age') & (table['features'] == 'ours')].set_index('participant_id')
+  assert age['truth'].to_dict() == pytest.approx(
+      people.set_index('participant_id')['age'].to_dict(), rel=1e-5)
+  own = table[table['task'] == 'Group']
+  assert set(own['true_class']) == {'HC', 'SCZ'} and own['truth'].isna().all()
+  assert age['true_class'].isna().all()
 
 
 def test_one_line_and_a_help_that_teaches():

@@ -58,9 +58,9 @@ def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Ta
   """
   for name, values in ((name, values) for name, own in encoders.items() for values in own):
     estimators.check_finite(name, values, cohort.labels())
-  for name in tasks:
-    if ':' in name:
-      cohort = cohorts.add_region(cohort, name)
+  for task, _ in tasks.values():
+    if ':' in task.column and task.column not in cohort.table:
+      cohort = cohorts.add_region(cohort, task.column)
   notes, outcomes, done = [], [], []
   for name, (task, named) in _with_site(tasks, cohort).items():
     try:

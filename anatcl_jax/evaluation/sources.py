@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas
 
 from anatcl_jax.cohorts import origins
 from anatcl_jax.cohorts.origins import Origin
@@ -22,6 +23,7 @@ from anatcl_jax.evaluation.results import BASELINES, UNTRAINED, is_baseline
 from anatcl_jax.frozen import extract
 from anatcl_jax.frozen import table as feature_table
 from anatcl_jax.models.feature_pooling import MEAN
+from anatcl_jax.weights import published
 from anatcl_jax.weights.choice import named_paths, workdir_of
 from anatcl_jax.weights.load import Weights, encoder_options, load_weights, untrained
 
@@ -41,11 +43,12 @@ class Sources:
 
 
 def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, trained_on: str,
-           untrained_seeds: int, batch_size: int, pool: str = MEAN, show: bool = True
-           ) -> Sources:
+           untrained_seeds: int, batch_size: int, pool: str = MEAN, show: bool = True,
+           examine: Callable[[pandas.DataFrame], Any] = lambda table: None) -> Sources:
   """Reads labels, applies encoders, joins tables of features, and marks who was trained on.
 
   Args: as in configs/probe.py; `tables` is its `features`.
+    examine: called with the labels before any encoder is applied, to raise what is wrong with them.
 
   Raises:
     UserError: they do not go together, or one of them can't be read.
@@ -66,6 +69,8 @@ def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, tr
   if paths and participants:
     raise UserError('a checkpoint needs volumes: give --config.data_dir in place of '
                     '--config.participants')
+  _check_there('weights', paths)
+  _check_there('table of features', table_paths)
   weights = {name: load_weights(path) for name, path in paths.items()}
   if not data_dir and not participants:
     data_dir = _data_of_runs(runs)
@@ -73,6 +78,7 @@ def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, tr
   read = {name: feature_table.read_encoders(path) for name, path in table_paths.items()}
 
   cohort = cohorts.of_shards(data) if data else cohorts.of_table(pathlib.Path(participants))
+  examine(cohort.table)
   identifiers = {name: own for name, (own, _) in read.items()}
   if paths:
     identifiers[_SHARDS] = cohort.table[['participant_id', 'session']]
@@ -105,6 +111,18 @@ def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, tr
   return Sources(cohort, encoders, weights,
                  {name: workdir_of(path)[0] for name, path in paths.items() if runs[path]}, data,
                  table_paths)
+
+
+def _check_there(kind: str, paths: dict[str, pathlib.Path]) -> None:
+  """Raises UserError for a path where nothing is, before anything else is asked for."""
+  for path in paths.values():
+    place, _ = workdir_of(path)
+    if not place.exists() and not (kind == 'weights' and published.named(str(path))):
+      near = sorted(one.name for one in place.parent.iterdir() if not one.name.startswith('.')
+                    ) if place.parent.is_dir() else []
+      beside = (f'{place.parent} holds {listed(near)}' if near
+                else f'{place.parent} is {"empty" if place.parent.is_dir() else "not there"}')
+      raise UserError(f'{path}: no such {kind} (seen from {pathlib.Path.cwd()}; {beside})')
 
 
 def _of_table(name: str, features: dict[str, np.ndarray]) -> dict[str, Variants]:
@@ -168,6 +186,7 @@ def _mark(cohort: Cohort, runs: dict[pathlib.Path, dict[str, Any]],
           trained_on: dict[str, pathlib.Path], unknown: list[str]) -> Cohort:
   """The cohort with the people marked whom runs were trained on; says what is not known."""
   for path in trained_on.values():
+    _check_there('workdir', {'': path})
     run = cohorts.read_run(path)
     if run is None:
       raise UserError(f'config.trained_on: {path} is no workdir of anatcl_jax.main (config.json)')

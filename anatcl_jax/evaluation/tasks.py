@@ -20,6 +20,12 @@ METRICS = {REGRESSION: {'mae': False, 'r2': True, 'pearson_r': True},
            CHALLENGE: {'challenge_score': False, 'mae_external': False, 'mae_internal': False,
                        'r2_external': True, 'r2_internal': True, 'site_balanced_accuracy': False}}
 
+# What tables call those whom others are compared with.
+_CONTROLS = {'control', 'controls', 'con', 'ctrl', 'hc', 'cn', 'nc', 'td', 'healthy', 'normal',
+             'no', 'none', 'false', '0'}
+_IDENTIFIERS = ('participant_id', 'session')
+_FEW_NUMBERS = 3     # that may be codes of classes
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -89,53 +95,118 @@ class Target:
         scans=self.scans[kept], notes=(*self.notes, note) if note else self.notes)
 
 
-def read_tasks(path: str | pathlib.Path) -> tuple[dict[str, Task], dict[str, tuple[str, ...]]]:
-  """The TASKS of a Python file such as configs/tasks.py, by name, and its COHORTS: names of tasks.
+def read_tasks(*paths: str | pathlib.Path
+               ) -> tuple[dict[str, Task], dict[str, tuple[str, ...]]]:
+  """The TASKS of Python files such as configs/tasks.py, by name, and COHORTS: names of tasks.
+
+  Of one name in several files the last counts.
 
   Raises:
     UserError: no such file, or one that does not define them.
   """
-  path = pathlib.Path(path)
-  defined = user_code.run(path, 'file of tasks')
-  if 'TASKS' not in defined:
-    raise UserError(f'{path}: defines no TASKS; see configs/tasks.py')
-  with user_code.told(path, 'file of tasks'):
-    tasks, cohorts = tuple(defined['TASKS']), dict(defined.get('COHORTS', {}))
-  if wrong := [task for task in tasks if not isinstance(task, Task)]:
-    raise UserError(f'{path}: TASKS holds {wrong[0]!r}, which is no Task(...); '
-                    'see configs/tasks.py')
-  by_name = {task.name: task for task in tasks}
-  for cohort, names in cohorts.items():
-    if isinstance(names, str) or not all(name in by_name for name in names):
-      raise UserError(f'{path}: COHORTS has {cohort!r}: {names!r}, '
-                      'must be a tuple of names in TASKS')
+  by_name, cohorts = {}, {}
+  for path in map(pathlib.Path, paths):
+    defined = user_code.run(path, 'file of tasks')
+    if 'TASKS' not in defined:
+      raise UserError(f'{path}: defines no TASKS; see configs/tasks.py')
+    with user_code.told(path, 'file of tasks'):
+      tasks, own = tuple(defined['TASKS']), dict(defined.get('COHORTS', {}))
+    if wrong := [task for task in tasks if not isinstance(task, Task)]:
+      raise UserError(f'{path}: TASKS holds {wrong[0]!r}, which is no Task(...); '
+                      'see configs/tasks.py')
+    by_name |= {task.name: task for task in tasks}
+    for cohort, names in own.items():
+      if isinstance(names, str) or not all(name in by_name for name in names):
+        raise UserError(f'{path}: COHORTS has {cohort!r}: {names!r}, '
+                        'must be a tuple of names in TASKS')
+    cohorts |= own
   return by_name, cohorts
 
 
-def choose_tasks(text: str, tasks: dict[str, Task],
-                 cohorts: dict[str, tuple[str, ...]]) -> dict[str, tuple[Task, bool]]:
+def choose_tasks(text: str, tasks: dict[str, Task], cohorts: dict[str, tuple[str, ...]],
+                 table: pandas.DataFrame | None = None) -> dict[str, tuple[Task, bool]]:
   """Tasks by name, from comma-separated names of tasks and cohorts, and whether it named them.
 
-  `thickness:lh_insula` is a measure of a region.
+  `thickness:lh_insula` is a measure of a region; `group` and `group:SCZ/HC` are of a column of the
+  table, as `task_of_column` has them.
 
   Raises:
-    UserError: no such task or cohort.
+    UserError: no such task, cohort or column, or a column that is no task.
   """
   chosen = {}
+  columns = [] if table is None else [name for name in table if name not in _IDENTIFIERS]
   for name in filter(None, (part.strip() for part in text.split(','))):
-    if ':' in name:
-      unit = {'thickness': 'mm', 'area': 'mm2', 'volume': 'mm3'}.get(name.partition(':')[0], '')
-      chosen[name] = Task(name, name, REGRESSION, unit=unit), True
-      continue
-    check_name(name, [*tasks, *cohorts, 'thickness:lh_insula'], 'task')
-    if name in tasks:
+    # A column of that name is meant where the task of that name is of one that is not there.
+    if name in tasks and (tasks[name].column in columns or name not in columns):
       chosen[name] = tasks[name], True
-    else:
+    elif name in cohorts:
       for own in cohorts[name]:
         chosen.setdefault(own, (tasks[own], False))
+    elif columns and (task := task_of_column(name, table[columns])):
+      chosen[name] = task, True
+    elif ':' in name:
+      unit = {'thickness': 'mm', 'area': 'mm2', 'volume': 'mm3'}.get(name.partition(':')[0], '')
+      chosen[name] = Task(name, name, REGRESSION, unit=unit), True
+    else:
+      check_name(name, [*tasks, *cohorts, *columns, 'thickness:lh_insula'],
+                 'task or column' if columns else 'task')
   if not chosen:
     raise UserError('config.tasks names no task; try --config.tasks=age,sex')
   return chosen
+
+
+def task_of_column(name: str, table: pandas.DataFrame) -> Task | None:
+  """The task of a column, None where there is none of that name.
+
+  `group` is a contrast where the column holds two values, and a regression where it holds numbers;
+  `group:SCZ/HC` predicts SCZ against HC, and leaves others out. Of two values that were not told
+  apart so, the one that names a control is the control, else the first by the alphabet.
+
+  Raises:
+    UserError: text of more than two values, or of one; or values that the column does not hold.
+  """
+  column, _, sides = (name, '', '') if name in table else name.partition(':')
+  if column not in table:
+    return None
+  held = tables.categories(table[column]).dropna()
+  values = list(held.groupby(held.str.lower()).first())     # one a value, whatever its case
+  has = f'task {name}: column {column} holds {_tally(held) or "no value"}'
+  if sides:
+    lower = {value.lower() for value in values}
+    cuts = [(sides[:cut].strip(), sides[cut + 1:].strip())     # a value may have a / of its own
+            for cut, letter in enumerate(sides) if letter == '/']
+    fitting = [cut for cut in cuts if all(_code(side) in lower for side in cut)]
+    if not cuts and _code(sides) not in lower:
+      return None        # a measure of a region, such as thickness:lh_insula
+    if not fitting:
+      raise UserError(f'{has}; give two of these values, as in {column}:'
+                      f'{"/".join(values[:2]) if len(values) > 1 else "PATIENT/CONTROL"}')
+    positive, control = fitting[0]
+    return _contrast(name, column, positive, control)
+  numbers = pandas.to_numeric(held, errors='coerce')
+  if len(values) == 2:
+    first, second = sorted(values)
+    return (_contrast(name, column, first, second) if second.lower() in _CONTROLS
+            else _contrast(name, column, second, first))
+  if len(values) > 2 and np.isfinite(numbers).all():
+    return Task(name, column, REGRESSION)
+  if len(values) > 2 and np.isfinite(numbers).mean() > 0.5:
+    raise UserError(f'task {name}: column {column} holds '
+                    f'{listed(sorted(set(held[~np.isfinite(numbers)])))}, which is not a number')
+  raise UserError(has + (
+    '; say which two stand against each other, as in '
+    f'--config.tasks={column}:{values[0]}/{values[1]}, or write a task of your own '
+    '(--config.task_file)' if len(values) > 2 else '; two values are needed, or numbers'))
+
+
+def _contrast(name: str, column: str, positive: str, control: str) -> Task:
+  return Task(name, column, CLASSIFICATION, positive=(positive,), control=(control,),
+              classes=(control, positive))
+
+
+def _code(value: str) -> str:
+  """A value as they are compared."""
+  return str(tables.category(value)).lower()
 
 
 def read_target(task: Task, table: pandas.DataFrame, fewest: int) -> Target:
@@ -160,6 +231,9 @@ def read_target(task: Task, table: pandas.DataFrame, fewest: int) -> Target:
       raise UserError(f'task {task.name}: column {task.column} holds {listed(wrong)}, which is not '
                       'a number; make it a classification or mend the table')
     classes = ()
+    if task.kind == REGRESSION and len(set(values[present])) <= _FEW_NUMBERS:
+      notes.append(f'{task.name}: {_tally(text[present])} are predicted as numbers; codes of '
+                   f'classes would be written {task.column}:1/0')
   else:
     lower = text.str.lower()
     held = text[present]
@@ -173,7 +247,8 @@ def read_target(task: Task, table: pandas.DataFrame, fewest: int) -> Target:
         one, *rest = held.value_counts().index
         raise UserError(
             f'task {task.name}: nobody is {" or ".join(map(repr, members))}; column {task.column} '
-            f'holds {_tally(held)}. Say which is which by a task of your own, as in '
+            f'holds {_tally(held)}. Say which is which, as in --config.tasks={task.column}:{one}/'
+            f'{(rest or ["..."])[0]}, or by a task of your own, as in '
             f'--config.task_file=my_tasks.py with Task({task.name!r}, {task.column!r}, '
             f'CLASSIFICATION, positive=({one!r},), control=({(rest or ["..."])[0]!r},), '
             f'classes={task.class_names!r})')

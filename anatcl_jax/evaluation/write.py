@@ -17,6 +17,8 @@ from anatcl_jax.evaluation.tasks import METRICS
 
 TABLES = ('results.tsv', 'predictions.tsv', 'comparisons.tsv', 'leakage.tsv',
           'leave_one_site_out.tsv', 'reliability.tsv', 'learning_curves.tsv')
+PREDICTIONS = ('participant_id', 'session', 'task', 'features', 'estimator', 'fold', 'truth',
+               'prediction', 'true_class', 'predicted_class', 'probability')
 METRIC_NAMES = {
     'mae': 'MAE', 'r2': 'R2', 'pearson_r': 'r', 'balanced_accuracy': 'balanced accuracy',
     'roc_auc': 'ROC-AUC', 'average_precision': 'average precision',
@@ -49,20 +51,24 @@ def class_counts(outcome: Outcome) -> str:
 def predictions_table(evaluation: Evaluation) -> pandas.DataFrame:
   """A row a scan, task, representation and estimator: what was predicted out of fold.
 
-  `probability` is that of the positive class, where there are two.
+  Numbers stand in `truth` and `prediction`, classes in `true_class` and `predicted_class`, so that
+  each column is of one kind. `probability` is that of the positive class, where there are two.
   """
   parts = []
   for outcome in evaluation.outcomes:
     if outcome.refused:
       continue
     binary = outcome.probability is not None and len(outcome.classes) == 2
+    values, missing = ('truth', 'prediction'), ('true_class', 'predicted_class')
+    if outcome.classes:
+      values, missing = missing, values
     parts.append(pandas.DataFrame({
         'participant_id': outcome.participant_id, 'session': outcome.session,
         'task': outcome.task.name, 'features': outcome.features, 'estimator': outcome.estimator,
-        'fold': outcome.fold, 'truth': outcome.truth.astype(object),
-        'prediction': outcome.prediction.astype(object),
+        'fold': outcome.fold,
+        **dict(zip(values, (outcome.truth, outcome.prediction))), **dict.fromkeys(missing, np.nan),
         'probability': outcome.probability[:, 1] if binary else np.nan}))
-  return pandas.concat(parts, ignore_index=True)
+  return pandas.concat(parts, ignore_index=True)[list(PREDICTIONS)]
 
 
 def write_tables(evaluation: Evaluation, out: pathlib.Path) -> list[str]:

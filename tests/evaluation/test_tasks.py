@@ -76,6 +76,41 @@ def test_tasks_are_chosen_by_name_or_cohort():
     tasks.choose_tasks(' ,', TASKS, COHORTS)
 
 
+@pytest.mark.parametrize('name, kind, control, positive', [
+    ('group', CLASSIFICATION, ('HC',), ('SCZ',)),
+    ('group:HC/SCZ', CLASSIFICATION, ('SCZ',), ('HC',)),
+    ('said', CLASSIFICATION, ('none',), ('a/b',)),
+    ('said:a/b/none', CLASSIFICATION, ('none',), ('a/b',)),
+    ('code', CLASSIFICATION, ('0',), ('1',)), ('score', REGRESSION, (), ()),
+    ('patient', CLASSIFICATION, ('no',), ('yes',)), ('thickness:lh_insula', REGRESSION, (), ())])
+def test_a_column_is_a_task(name, kind, control, positive):
+  table = _table(group=['HC', 'SCZ', 'hc', None] * 5, said=['a/b', 'none'] * 10,
+                 code=[1.0, 0.0] * 10, score=['1.5', '2', '3', 'n/a'] * 5,
+                 patient=['yes', 'no'] * 10)
+  (task, named), = tasks.choose_tasks(name, TASKS, COHORTS, table).values()
+  assert named and (task.name, task.kind, task.control, task.positive) == (
+      name, kind, control, positive)
+
+
+@pytest.mark.parametrize('name, message', [
+    ('site', "no column 'site'"), ('session', 'unknown task or column'),
+    ('group:SCZ', r'column group holds HC \(10 scans\), SCZ .*give two of these.*group:HC/SCZ'),
+    ('group:SCZ/NC', 'give two of these values'), ('one', r'holds x \(20 scans\); two values'),
+    ('empty', 'holds no value'), ('mixed', 'holds old, which is not a number'),
+    ('group:HC/hc', 'both positive and control')])
+def test_a_column_that_is_no_task(name, message):
+  table = _table(group=['HC', 'SCZ'] * 10, one=['x'] * 20, empty=[None] * 20,
+                 mixed=['1', '2', '3', 'old'] * 5)
+  with pytest.raises(UserError, match=message):
+    for task, _ in tasks.choose_tasks(name, TASKS, COHORTS, table).values():
+      read_target(task, table, 5)
+
+
+def test_a_number_of_few_values_may_be_a_code():
+  target = read_target(Task('arm', 'arm', REGRESSION), _table(arm=['0', '1', '2'] * 10), 5)
+  assert 'are predicted as numbers; codes of classes would be written arm:1/0' in target.notes[0]
+
+
 def test_codings_of_the_presets_are_those_that_prepare_writes():
   """Every class of a cohort's contrasts is a code that its phenotype preset can give."""
   derived = {'adni': {'mci_course': {'stable', 'progressive'}},
@@ -107,6 +142,8 @@ def test_the_five_lines_of_the_docs_add_two_tasks(tmp_path):
     values = (rng.choice([*task.positive, *task.control], 60) if task.positive
               else rng.normal(size=60))
     assert len(read_target(task, cohort_of({task.column: values}).table, 10).rows) == 60
+  both, _ = tasks.read_tasks(ROOT / 'configs' / 'tasks.py', path)
+  assert set(both) == {*TASKS, *mine}
   path.write_text('TASKS = 1 / 0')
   with pytest.raises(UserError, match='mine.py, line 1: ZeroDivisionError'):
     tasks.read_tasks(path)
