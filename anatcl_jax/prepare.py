@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from anatcl_jax import command_line, errors, paths
 from anatcl_jax.cohorts import atlas as atlases
+from anatcl_jax.cohorts.t1 import command as t1
 
 if TYPE_CHECKING:
   from anatcl_jax.cohorts.cohort import Cohort
@@ -93,6 +94,7 @@ def command_line_parser(prog: str = 'python -m anatcl_jax.prepare') -> command_l
   _add_bids(commands)
   _add_openbhb(commands)
   _add_phantom(commands)
+  t1.add(commands)
   _add_inspect(commands)
   return parser
 
