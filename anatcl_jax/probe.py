@@ -72,7 +72,8 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
       checkpoint=config.checkpoint, tables=config.features, data_dir=config.data_dir,
       participants=config.participants, trained_on=config.trained_on,
       untrained_seeds=config.untrained_seeds, batch_size=config.batch_size,
-      pool=config.pool, examine=lambda table: tasks.choose_tasks(config.tasks, *known, table))
+      pool=config.pool, same_people=config.same_people,
+      examine=lambda table: tasks.choose_tasks(config.tasks, *known, table))
   chosen = tasks.choose_tasks(config.tasks, *known, found.cohort.table)
   evaluation = run.run(found.cohort, found.encoders, chosen, settings, extent,
                        made(config, found, command))
@@ -167,7 +168,7 @@ def _saliencies(config: ml_collections.ConfigDict, found: Sources,
 
 def _settings(config: ml_collections.ConfigDict) -> tuple[Settings, Extent]:
   """Raises UserError for values that no evaluation can have."""
-  from anatcl_jax.evaluation import beyond, estimators, run, saliency
+  from anatcl_jax.evaluation import beyond, estimators, run, saliency, same_people
   from anatcl_jax.evaluation.evaluate import PROTOCOLS, Settings
   from anatcl_jax.models import feature_pooling
   for key, least in (('folds', 2), ('inner_folds', 2), ('fewest', 2),
@@ -180,6 +181,7 @@ def _settings(config: ml_collections.ConfigDict) -> tuple[Settings, Extent]:
   for name in names or ('',):
     check_name(name, estimators.ESTIMATORS, 'estimator')
   check_name(config.protocol, PROTOCOLS, 'protocol')
+  check_name(config.same_people, same_people.CHOICES, 'same_people')
   feature_pooling.checked(config.pool)
   check_name(config.saliency, (*saliency.METHODS, 'none'), 'saliency')
   beyond.curve_sizes(config.learning_curve, 100)

@@ -35,6 +35,8 @@ def get_config(arguments=None):
   config.data_dir = ''                 # folder of shards; '': those of a single workdir's training
   config.participants = ''             # a TSV, in place of data_dir, for tables of features
   config.trained_on = ''               # workdirs that made the tables: who they saw isn't predicted
+  config.same_people = 'auto'          # are people of one name, in other shards than those of the
+                                       # training, the same? auto: by age and sex; or yes, or no
 
   # What is predicted
   config.tasks = chosen.cohort         # names of tasks (configs/tasks.py) and of cohorts, columns

@@ -15,6 +15,7 @@ from anatcl_jax.cohorts.participants import read_people
 from anatcl_jax.cohorts.phenotypes import PRESETS
 from anatcl_jax.data import pipeline, shards
 from anatcl_jax.errors import UserError, check_name, listed
+from anatcl_jax.evaluation import same_people
 from anatcl_jax.weights.choice import workdir_of
 from anatcl_jax.weights.run_config import read_config
 
@@ -159,11 +160,15 @@ def add_region(cohort: Cohort, name: str) -> Cohort:
   return dataclasses.replace(cohort, table=cohort.table.assign(**{name: values.astype(float)}))
 
 
-def mark_seen(cohort: Cohort, run: dict[str, Any], workdir: pathlib.Path) -> Cohort:
+def mark_seen(cohort: Cohort, run: dict[str, Any], workdir: pathlib.Path,
+              same: str = 'auto') -> Cohort:
   """The cohort with the people marked on whom the run of a workdir was trained.
 
   `run` is its config.json. The people are found in the shards that it was trained on; if these are
   gone, in this cohort if it is the same one.
+
+  Args:
+    same: whether people of one name are the same where the shards are others, see same_people.
 
   Raises:
     UserError: the config lacks what the split was made of.
@@ -174,24 +179,32 @@ def mark_seen(cohort: Cohort, run: dict[str, Any], workdir: pathlib.Path) -> Coh
   except KeyError as error:
     raise UserError(f'{workdir}/config.json has no {error}; is it a workdir of '
                     'anatcl_jax.main?') from None
-  trained_on = None
-  for place in (directory, pathlib.Path(cohort.source)):
-    if (place / 'dataset.json').is_file():
-      data = shards.open_shards(place)
-      if data.identity() == identity:
-        trained_on = data
-        break
+  places = [shards.open_shards(place) for place in (directory, pathlib.Path(cohort.source))
+            if (place / 'dataset.json').is_file()]
+  trained_on = next((data for data in places if data.identity() == identity), None)
   if trained_on is None:
     return cohort.noted(f'whether {workdir} was trained on people of {cohort.source} is not known: '
                         f'{directory}, its data, is not here or has changed')
   people = trained_on.table['participant_id'].to_numpy()
   records, _ = pipeline.split_by_participant(people, fold, folds, seed)
-  seen = cohort.table['participant_id'].isin(people[records]).to_numpy()
+  # Two cohorts that count from sub-0001 on one grid have one identity, and other volumes.
+  if str(places[-1].directory) == cohort.source and _of_one_make(places[-1], trained_on):
+    matched, why = set(people), ''
+  else:
+    found = same_people.match(cohort.table, trained_on.table, same)
+    matched, why = found.people, f' (by names in {trained_on.directory}: {found.why})'
+  seen = cohort.table['participant_id'].isin(matched & set(people[records])).to_numpy()
   if not seen.any():
-    return cohort.noted(f'no participant of {cohort.source} was in the training of {workdir}')
+    return cohort.noted(f'no participant of {cohort.source} was in the training of {workdir}{why}')
   return dataclasses.replace(cohort, seen=cohort.seen | seen).noted(
       f'{workdir} was trained on {int(seen.sum())} of these {len(seen)} scans: only the others '
-      'are predicted')
+      f'are predicted{why}')
+
+
+def _of_one_make(one: shards.ShardSet, other: shards.ShardSet) -> bool:
+  """Whether two shard sets hold the same volumes of the same scans; labels may differ."""
+  digests = [[shard['sha256'] for shard in data.info['shards']] for data in (one, other)]
+  return one.identity() == other.identity() and digests[0] == digests[1]
 
 
 def read_run(path: pathlib.Path) -> dict[str, Any] | None:

@@ -44,6 +44,7 @@ class Sources:
 
 def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, trained_on: str,
            untrained_seeds: int, batch_size: int, pool: str = MEAN, show: bool = True,
+           same_people: str = 'auto',
            examine: Callable[[pandas.DataFrame], Any] = lambda table: None) -> Sources:
   """Reads labels, applies encoders, joins tables of features, and marks who was trained on.
 
@@ -85,7 +86,7 @@ def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, tr
   cohort, rows = cohorts.join(cohort, identifiers)
   cohort = cohort.noted(*_kinds(weights, data, table_paths))
   cohort = _mark(cohort, {path: run for path, run in runs.items() if run},
-                 named_paths(trained_on, 'config.trained_on'),
+                 named_paths(trained_on, 'config.trained_on'), same_people,
                  [name for name, path in paths.items() if runs[path] is None]
                  + [name for name in read if name != UNTRAINED])
 
@@ -183,7 +184,7 @@ def _data_of_runs(runs: dict[pathlib.Path, dict[str, Any] | None]) -> str:
 
 
 def _mark(cohort: Cohort, runs: dict[pathlib.Path, dict[str, Any]],
-          trained_on: dict[str, pathlib.Path], unknown: list[str]) -> Cohort:
+          trained_on: dict[str, pathlib.Path], same_people: str, unknown: list[str]) -> Cohort:
   """The cohort with the people marked whom runs were trained on; says what is not known."""
   for path in trained_on.values():
     _check_there('workdir', {'': path})
@@ -193,7 +194,7 @@ def _mark(cohort: Cohort, runs: dict[pathlib.Path, dict[str, Any]],
     runs = runs | {path: run}
   pending = list(runs.items())
   for path, run in pending:   # and whom the runs saw whose weights they began with
-    cohort = cohorts.mark_seen(cohort, run, path)
+    cohort = cohorts.mark_seen(cohort, run, path, same_people)
     if begun := run.get('init'):
       before = cohorts.read_run(pathlib.Path(begun))
       if before is None:
