@@ -50,7 +50,7 @@ def test_a_run_whose_reader_stalls_says_so(training_set, small_model, tmp_path, 
   def stalling(*arguments):
     for index, batch in enumerate(batches(*arguments)):
       if index == 5 and isinstance(arguments[1], pipeline.TrainSchedule):
-        time.sleep(1.2)
+        time.sleep(2)      # the loop asks for it later, on a busy machine much later
       yield batch
 
   monkeypatch.setattr(pipeline, 'read_batches', stalling)
