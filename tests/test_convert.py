@@ -81,6 +81,17 @@ def test_there_and_back_is_bit_exact(name):
   assert all(back[key].tobytes() == state[key].tobytes() for key in state)
 
 
+@pytest.mark.parametrize('count', [np.array([12]), np.float32(12), np.array([[12.]])])
+def test_a_counter_of_one_number_of_any_shape(count):
+  """As files of other libraries have it; one that is no number is told of."""
+  state = named('tiny')
+  counter = 'encoder.layer1.0.bn1.num_batches_tracked'
+  *_, counts = from_released(state | {counter: np.asarray(count)})
+  assert counts[counter] == 12
+  with pytest.raises(UserError, match=f'{counter} is not of tiny'):
+    from_released(state | {counter: np.array(np.nan)})
+
+
 def test_every_fault_is_listed(tmp_path):
   state = named('tiny')
   del state['encoder.layer2.0.downsample.1.running_var'], state['head.0.bias']

@@ -68,8 +68,8 @@ def from_released(state: dict[str, np.ndarray]) -> tuple[str, dict[str, Any], di
   """
   _, names = below_root(state)
   state = {names[key]: value for key, value in state.items() if key in names} or state
-  counters = {key: int(value) for key, value in state.items()
-              if key.endswith(f'.{_COUNTER}') and value.size == 1}
+  counters = {key: int(value.item()) for key, value in state.items()
+              if key.endswith(f'.{_COUNTER}') and value.size == 1 and np.isfinite(value).all()}
   found = {key: value for key, value in state.items() if key not in counters}
   encoder = _recognised(found)
   wanted = {_encoder_key(name): (name, _shape_there(leaf.shape))
