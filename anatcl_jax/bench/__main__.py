@@ -5,6 +5,7 @@
   python -m anatcl_jax.bench loop --config=configs/pretrain.py:demo
   python -m anatcl_jax.bench loss
   python -m anatcl_jax.bench prepare
+  python -m anatcl_jax.bench t1 --volumes GLOB --labels TEXT
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ COMMANDS = {
     'accelerator': ('anatcl_jax.bench.accelerator', 'encoder, step and loop on a GPU or TPU'),
     'loop': ('anatcl_jax.bench.loop', 'what the host adds to a step of a config'),
     'loss': ('anatcl_jax.bench.loss', 'time and memory of the losses up to 8,192 subjects'),
+    't1': ('anatcl_jax.bench.t1', 'what prepare t1 reaches, beside a reference, and its cost'),
     'prepare': ('anatcl_jax.bench.prepare', 'volumes a second of prepare, and of reading shards'),
 }
 

@@ -57,8 +57,11 @@ class Target:
     return self.folder / f'{self.label}_label-GM_probseg.nii.gz'
 
   def sidecar(self, to: str) -> pathlib.Path:
-    path = self.map(to)
-    return path.with_name(path.name.removesuffix('.nii.gz') + '.json')
+    return _sidecar(self.map(to))
+
+
+def _sidecar(path: pathlib.Path) -> pathlib.Path:
+  return path.with_name(path.name.removesuffix('.nii.gz') + '.json')
 
 
 def finished(target: Target, recipe: Recipe, sha256: str) -> Quality | None:
@@ -92,6 +95,10 @@ def write(target: Target, recipe: Recipe, made: Made, source: pathlib.Path, sha2
     _write_image(target.mask, made.mask.having(made.mask.values.astype(np.uint8)), 'scanner')
     if made.gray:
       _write_image(target.gray, made.gray, 'scanner')
+      origin = origins.Origin('anatcl_jax', origins.OWN_SPACE)
+      outputs.write_json(_sidecar(target.gray), {
+          'Description': "probability of gray matter in the scan's own space, not modulated",
+          'maps': dataclasses.asdict(origin), 'Sources': [str(source)]})
     _write_image(path, made.map, 'mni')
     temporary = sidecar.with_name(f'.{sidecar.name}.partial')
     outputs.write_json(temporary, {

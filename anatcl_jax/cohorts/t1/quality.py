@@ -12,10 +12,9 @@ from anatcl_jax.errors import UserError
 # Of a head of 5 years or more. Brains with their CSF have 900 to 2,000 ml, six real scans register
 # with a Dice of 0.95 to 0.96, a correlation of 0.55 to 0.61 and scales of 0.84 to 1.01.
 _BRAIN_ML = (600.0, 2600.0)
-_LEAST_DICE, _LEAST_CORRELATION = 0.85, 0.25
+_LEAST_DICE, _LEAST_CORRELATION = 0.85, 0.35
 _SCALES, _UNEVEN = (0.6, 1.5), 1.35
 _AT_AN_EDGE = 0.12        # of the template brain's widest section, lying in an outer face
-_TISSUE_VALUES = 5.0      # no map of tissue exceeds it
 _UNUSUAL = 5.0            # median absolute deviations
 _ENOUGH = 8               # scans, of which a spread is known
 

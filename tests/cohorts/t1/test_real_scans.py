@@ -107,8 +107,8 @@ def of_noise(folder):
 
 
 @pytest.mark.parametrize('spoilt, said', [
-    (of_gray_matter, 'skull-stripped, or a map of tissue|no brain is found|ml, and must have'),
-    (of_the_phantom, 'skull-stripped, or a map of tissue|no brain is found|ml, and must have'),
+    (of_gray_matter, 'skull-stripped, or a map of tissue'),
+    (of_the_phantom, 'skull-stripped, or a map of tissue|no brain is found|is it T1-weighted'),
     (skull_stripped, 'skull-stripped, or a map of tissue'),
     (four_dimensional, 'give one 3-D volume a file'),
     (with_wrong_axes, 'orientation|no brain is found|whole head'),

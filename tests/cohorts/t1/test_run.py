@@ -152,4 +152,6 @@ def test_maps_of_our_own_are_told_from_cat12s(scans, steps, tmp_path):
     assert 'than these (anatcl_jax: ' in said
   description = json.loads(next((tmp_path / 'gm').glob('sub-01/anat/*gm_T1w.json')).read_text())
   assert description['Description'] == 'modulated gray matter by anatcl_jax, not CAT12'
+  gray, = (tmp_path / 'gm').glob('sub-01/anat/*_probseg.nii.gz')
+  assert origins.of_volume(NiftiFile(gray), None).values == origins.OWN_SPACE
   assert description['Steps'][-1]['step'].startswith('modulation')
