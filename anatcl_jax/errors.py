@@ -57,8 +57,8 @@ def reported() -> Iterator[None]:
     with _without_late_callbacks():
       yield
   except KeyboardInterrupt:
-    print('error: interrupted; finished shards and checkpoints stay, the same command goes on from '
-          'them', file=sys.stderr)
+    print('error: interrupted; finished shards, checkpoints and tasks stay, the same command goes '
+          'on from them', file=sys.stderr)
     sys.exit(130)
   except UserError as error:
     print(f'error: {" ".join(str(error).split())}', file=sys.stderr)

@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.m
                             f'--config.checkpoint={workdir}')
     if report is not None:
       logging.set_verbosity(logging.ERROR)    # Orbax warns of what is no fault
-      probe.probe_run(report, workdir, [*prog.split(), *arguments])
+      probe.probe_run(report, workdir)
 
 
 def _default_workdir(given: str, config: ml_collections.ConfigDict) -> pathlib.Path:

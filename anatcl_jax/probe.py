@@ -46,11 +46,11 @@ _VERSIONS = ('jax', 'flax', 'numpy', 'scipy', 'scikit-learn', 'pandas')
 
 
 def probe(config: ml_collections.ConfigDict,
-          command: Sequence[str] = ('anatcl_jax.probe.probe(config)',)) -> Evaluation:
+          command: Sequence[str] = ()) -> Evaluation:
   """Evaluates as the config says, writes everything to config.out, and prints the table.
 
   Args:
-    command: what was typed, for the record of how the results were made.
+    command: what was typed, for the record of how the results were made; else what would be.
 
   Raises:
     UserError: config, weights, tables and labels do not go together; the text says which.
@@ -66,7 +66,7 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
            known: tuple[dict[str, Task], dict[str, tuple[str, ...]]], out: pathlib.Path,
            command: Sequence[str]) -> Evaluation:
   from anatcl_jax import report
-  from anatcl_jax.evaluation import run, sources, tasks, write
+  from anatcl_jax.evaluation import finished, run, sources, tasks, write
   from anatcl_jax.training import curves
   found = sources.gather(
       checkpoint=config.checkpoint, tables=config.features, data_dir=config.data_dir,
@@ -75,9 +75,12 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
       pool=config.pool, same_people=config.same_people,
       examine=lambda table: tasks.choose_tasks(config.tasks, *known, table))
   chosen = tasks.choose_tasks(config.tasks, *known, found.cohort.table)
-  evaluation = run.run(found.cohort, found.encoders, chosen, settings, extent,
-                       made(config, found, command))
+  done = finished.Finished(out)
+  evaluation = run.run(
+      found.cohort, found.encoders, chosen, settings, extent, made(config, found, command),
+      finished=done, written=lambda so_far, to_do: write.write_tables(so_far, out, to_do))
   names = write.write_tables(evaluation, out)
+  done.clear()
   written = report.write(evaluation, out,
                          training=curves.pictures(found.workdirs, evaluation.synthetic),
                          saliencies=_saliencies(config, found, evaluation))
@@ -109,8 +112,7 @@ def _known_tasks(config: ml_collections.ConfigDict
   return tasks.read_tasks(config_files.FOLDER / 'tasks.py', *filter(None, [config.task_file]))
 
 
-def probe_run(config: ml_collections.ConfigDict, workdir: pathlib.Path,
-              command: Sequence[str]) -> None:
+def probe_run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """The same for the run of a workdir that has just ended; its row is named `trained`."""
   import jax
 
@@ -121,7 +123,15 @@ def probe_run(config: ml_collections.ConfigDict, workdir: pathlib.Path,
             f'--config.checkpoint={workdir}` makes the report', file=sys.stderr)
     return
   config.checkpoint = f'trained={workdir}'
-  probe(config, command)
+  probe(config)
+
+
+def command_of(config: ml_collections.ConfigDict) -> list[str]:
+  """The command that does what a config says."""
+  usual = config_files.load('probe').to_dict()
+  return ['python', '-m', 'anatcl_jax.probe', '--config=probe',
+          *(f'--config.{key}={value}' for key, value in config.to_dict().items()
+            if value != usual.get(key))]
 
 
 def made(config: ml_collections.ConfigDict, found: Sources,
@@ -135,7 +145,7 @@ def made(config: ml_collections.ConfigDict, found: Sources,
              'atlas': found.data.info['atlas'], 'measures': list(found.data.measures),
              'maps': found.data.info.get('maps'), 'measured_by': found.data.measured_by}
   return {
-      'command': shlex.join(command),
+      'command': shlex.join(command or command_of(config)), 'folder': str(pathlib.Path.cwd()),
       'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
       'versions': {'anatcl_jax': __version__, 'python': platform.python_version()}
                   | {name: importlib.metadata.version(name) for name in _VERSIONS},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shlex
 import subprocess
 import sys
 
@@ -16,7 +17,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from anatcl_jax import config_files, probe
+from anatcl_jax import command_line, config_files, probe
 from anatcl_jax.data import pipeline
 from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation import sources, splits
@@ -103,10 +104,18 @@ def _write_tables(directory, people=40):
 
 def test_tables_of_features_are_compared(tmp_path, capsys):
   _write_tables(tmp_path)
-  probe.probe(_config(
+  config = _config(
       features=f'{tmp_path}/ours.tsv,other={tmp_path}/theirs.tsv,untrained={tmp_path}/fresh.tsv',
       participants=f'{tmp_path}/participants.tsv', tasks='age,mmse', folds=2,
-      out=f'{tmp_path}/out'))
+      out=f'{tmp_path}/out')
+  probe.probe(config)
+  # The command of the record, in the shell, asks for the same.
+  command = shlex.split(json.loads((tmp_path / 'out' / 'made.json').read_text())['command'])
+  _, again = command_line.ConfigParser(prog='', description='', config='probe').parse(command[3:])
+  assert command[:3] == ['python', '-m', 'anatcl_jax.probe']
+  assert again.to_dict() == config.to_dict()
+  assert {path.name for path in (tmp_path / 'out').iterdir()} == {
+      'comparisons.tsv', 'figures', 'made.json', 'predictions.tsv', 'report.html', 'results.tsv'}
   table = pandas.read_csv(tmp_path / 'out' / 'results.tsv', sep='\t')
   age = table[(table['task'] == 'age') & (table['metric'] == 'mae')].set_index('features')['mean']
   assert list(age.index) == ['ours', 'other', 'untrained', 'mean']

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from anatcl_jax.evaluation.evaluate import (
   comparisons,
   evaluate,
 )
+from anatcl_jax.evaluation.finished import Finished, Part, key
 from anatcl_jax.evaluation.representations import Variants, inputs, morphometry
 from anatcl_jax.evaluation.results import Evaluation, Outcome
 from anatcl_jax.evaluation.tasks import (
@@ -46,12 +48,15 @@ class Extent:
 
 def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Task, bool]],
         settings: Settings, extent: Extent, made: dict[str, Any],
-        progress: bool = True) -> Evaluation:
+        progress: bool = True, finished: Finished | None = None,
+        written: Callable[[Evaluation, list[str]], None] = lambda *_: None) -> Evaluation:
   """Evaluates encoders (and `untrained` among them) and the baselines on every task.
 
   Args:
     encoders: by name, arrays [scans of the cohort, F].
     tasks: by name, and whether the user named it: then its column must be there.
+    finished: where tasks are kept that were done before, and are not done again.
+    written: is given what there is after each task, and the names of those to be done.
 
   Raises:
     UserError: a named task has no column, or no task can be done; the text says why.
@@ -75,55 +80,89 @@ def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Ta
         outcomes.append(_refused(task, str(error)))
   if not any(target.task.name in tasks for target, _ in done):
     raise UserError('; '.join(outcome.note for outcome in outcomes))
-  compared, curves, left_out, leaks = [], [], [], []
+  parts, taken_over = [], []
   with progress_bar(_fits(done, cohort, encoders, settings, extent), 'probe', 'fits',
                     show=progress) as bar:
-    for target, protocol in done:
+    for place, (target, protocol) in enumerate(done, 1):
       bar.set_postfix_str(target.task.name)
       found = inputs(target, cohort, encoders)
-      try:
-        if protocol is None:
-          scored = challenge.evaluate(target, cohort.table, cohort.seen, found, settings)
-          bar.update(len(found))
-        else:
-          found = _of_protocol(found, target, protocol)
-          scored = evaluate(protocol, found, settings, bar.update)
-      except UserError as error:     # such as too few people on a side for the grid search
-        if target.task.name in tasks:
-          outcomes.append(_refused(target.task, str(error)))
-        else:
-          notes.append(f'not done: {error}')
-        continue
-      if protocol is not None:
-        if target.task.column == SITE.column:
-          leaks = [one for one in scored if one.outcome.estimator in (settings.estimators[0],
-                                                                      estimators.MEAN)]
-        else:
-          curve = beyond.learning_curve(protocol, _for_curves(found), extent.learning_curve,
-                                        settings, bar.update)
-          curves.append(curve)
-          if lacking := sorted(set(beyond.repeats_of_curve(protocol, extent.learning_curve))
-                               - set(curve['subjects'])):
-            notes.append(f'{target.task.name}: no learning curve of '
-                         f'{listed([str(size) for size in lacking])} people: a class, or a fold of '
-                         'the grid search, would have nobody')
-          if extent.leave_one_site_out and SITE.column in cohort.table:
-            left_out.append(beyond.leave_one_site_out(
-                protocol, _sites(cohort, protocol.target), found, settings, bar.update))
-      if target.task.name in tasks:
-        outcomes += [one.outcome for one in scored]
-        compared += comparisons(scored)
-        notes.append(f'{target.task.name}: {scored[0].protocol.words}')
-  if all(outcome.refused for outcome in outcomes):
+      name = key(target.task, dataclasses.replace(settings, jobs=1), extent, target.rows,
+                 target.values, target.classes, target.groups, target.scans, cohort.seen, found,
+                 *(cohort.table[column].to_numpy() for column in (SITE.column, 'split')
+                   if column in cohort.table)) if finished else ''
+      part = finished.read(name, target.task) if finished else None
+      if part:
+        taken_over.append(target.task.name)
+        bar.update(_fits([(target, protocol)], cohort, encoders, settings, extent))
+      else:
+        try:
+          part = _done(target, protocol, cohort, found, settings, extent, bar.update)
+        except UserError as error:     # such as too few people on a side for the grid search
+          if target.task.name in tasks:
+            outcomes.append(_refused(target.task, str(error)))
+          else:
+            notes.append(f'not done: {error}')
+          continue
+        if finished:
+          finished.write(name, part)
+      parts.append(part)
+      if to_do := [one.task.name for one, _ in done[place:]]:
+        written(_together(parts, outcomes, tasks, cohort, encoders, made, notes), to_do)
+  if taken_over:
+    notes.append(f'done before the probe was interrupted: {listed(taken_over)}')
+  if not any(one.outcomes[0].task.name in tasks for one in parts):
     raise UserError('; '.join(outcome.note for outcome in outcomes))
+  evaluation = _together(parts, outcomes, tasks, cohort, encoders, made, notes)
   reliability, icc = beyond.reliability(cohort, _whole(cohort, encoders))
+  return dataclasses.replace(evaluation, reliability=reliability, icc=icc)
+
+
+def _done(target: Target, protocol: Protocol | None, cohort: Cohort, found: dict[str, Variants],
+          settings: Settings, extent: Extent, advance: Callable[[int], None]) -> Part:
+  """One task, and what is beyond its score; raises UserError where it can't be done."""
+  name, notes = target.task.name, []
+  empty = [pandas.DataFrame(columns=columns)
+           for columns in (beyond.LEAKAGE, beyond.LEFT_OUT, beyond.CURVES)]
+  leaks, left_out, curve = empty
+  if protocol is None:
+    scored = challenge.evaluate(target, cohort.table, cohort.seen, found, settings)
+    advance(len(found))
+  else:
+    found = _of_protocol(found, target, protocol)
+    scored = evaluate(protocol, found, settings, advance)
+    if target.task.column == SITE.column:
+      leaks = beyond.leakage([one for one in scored if one.outcome.estimator in (
+          settings.estimators[0], estimators.MEAN)])
+    else:
+      curve = beyond.learning_curve(protocol, _for_curves(found), extent.learning_curve, settings,
+                                    advance)
+      if lacking := sorted(set(beyond.repeats_of_curve(protocol, extent.learning_curve))
+                           - set(curve['subjects'])):
+        notes.append(f'{name}: no learning curve of {listed([str(size) for size in lacking])} '
+                     'people: a class, or a fold of the grid search, would have nobody')
+      if extent.leave_one_site_out and SITE.column in cohort.table:
+        left_out = beyond.leave_one_site_out(protocol, _sites(cohort, protocol.target), found,
+                                             settings, advance)
+  return Part(tuple(one.outcome for one in scored), tuple(comparisons(scored)), leaks, left_out,
+              curve, (*notes, f'{name}: {scored[0].protocol.words}'))
+
+
+def _together(parts: list[Part], refused: list[Outcome], tasks: dict[str, tuple[Task, bool]],
+              cohort: Cohort, encoders: dict[str, Variants], made: dict[str, Any],
+              notes: list[str]) -> Evaluation:
+  """The evaluation of what is done; a task that nobody named gives its leakage alone."""
+  named = [part for part in parts if part.outcomes[0].task.name in tasks]
+  outcomes = refused + [one for part in named for one in part.outcomes]
   return Evaluation(
       outcomes=tuple(sorted(outcomes, key=lambda outcome: list(tasks).index(outcome.task.name))),
-      comparisons=_adjusted(compared), leakage=beyond.leakage(leaks),
-      leave_one_site_out=_joined(left_out, beyond.LEFT_OUT), reliability=reliability, icc=icc,
-      learning_curves=_joined(curves, beyond.CURVES), table=cohort.table,
+      comparisons=_adjusted([row for part in named for row in part.compared]),
+      leakage=_joined([part.leakage for part in parts if len(part.leakage)][-1:], beyond.LEAKAGE),
+      leave_one_site_out=_joined([part.left_out for part in parts], beyond.LEFT_OUT),
+      reliability=pandas.DataFrame(columns=beyond.RELIABILITY), icc={},
+      learning_curves=_joined([part.curve for part in parts], beyond.CURVES), table=cohort.table,
       features={name: variants[0] for name, variants in encoders.items()},
-      synthetic=cohort.synthetic, made=made, notes=(*cohort.notes, *notes))
+      synthetic=cohort.synthetic, made=made,
+      notes=(*cohort.notes, *notes, *(note for part in named for note in part.notes)))
 
 
 def _with_site(tasks: dict[str, tuple[Task, bool]], cohort: Cohort) -> dict[str, tuple[Task, bool]]:

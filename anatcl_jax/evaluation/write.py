@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 import pandas
@@ -71,8 +72,12 @@ def predictions_table(evaluation: Evaluation) -> pandas.DataFrame:
   return pandas.concat(parts, ignore_index=True)[list(PREDICTIONS)]
 
 
-def write_tables(evaluation: Evaluation, out: pathlib.Path) -> list[str]:
+def write_tables(evaluation: Evaluation, out: pathlib.Path,
+                 unfinished: Sequence[str] = ()) -> list[str]:
   """Writes every table that has rows, as TSV, and made.json; returns their names.
+
+  Args:
+    unfinished: tasks that are still to be done, for made.json.
 
   Raises:
     UserError: `out` can't be written.
@@ -83,10 +88,10 @@ def write_tables(evaluation: Evaluation, out: pathlib.Path) -> list[str]:
       evaluation.learning_curves)))
   texts = {name: as_tsv(table, na_rep='n/a', float_format='%.6g')
            for name, table in tables.items() if len(table)}
-  texts[outputs.RECORD] = json.dumps(
-      {'made_by': outputs.MADE_BY, 'files': [*texts, outputs.RECORD]}
-      | evaluation.made | {'synthetic': evaluation.synthetic, 'notes': evaluation.notes},
-      indent=1, default=str) + '\n'
+  record = ({'made_by': outputs.MADE_BY, 'files': [*texts, outputs.RECORD]} | evaluation.made
+            | {'synthetic': evaluation.synthetic, 'notes': evaluation.notes}
+            | ({'unfinished': list(unfinished)} if unfinished else {}))
+  texts[outputs.RECORD] = json.dumps(record, indent=1, default=str) + '\n'
   try:
     out.mkdir(parents=True, exist_ok=True)
     for name in outputs.recorded(out) & (set(TABLES) - set(texts)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pandas
@@ -16,7 +17,9 @@ from sklearn.preprocessing import StandardScaler
 from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation import beyond, challenge, representations, splits, tasks, write
 from anatcl_jax.evaluation import cohort as cohorts
+from anatcl_jax.evaluation import run as run_module
 from anatcl_jax.evaluation.evaluate import Settings, choose_protocol
+from anatcl_jax.evaluation.finished import Finished
 from anatcl_jax.evaluation.run import Extent, run
 from tests.evaluation.probing import cohort_of, target_of
 
@@ -331,3 +334,53 @@ def test_a_task_that_nobody_named_ends_nothing():
               {}, progress=False)
   assert not found.outcomes[0].refused and not len(found.leakage)
   assert any('not done: task site (leakage): too few people' in note for note in found.notes)
+
+
+def test_an_interrupted_evaluation_goes_on(cohort, tmp_path, monkeypatch):
+  """Tables stand after each task; what is done is not done again, unless anything has changed."""
+  chosen = tasks.choose_tasks('age,sex', TASKS, COHORTS)
+  encoders = {'good': (_features(cohort),)}
+  extent = Extent('25', True)
+  whole = run(cohort, encoders, chosen, FEW, extent, {}, progress=False)
+  asked = []
+  original = run_module.evaluate
+
+  def evaluate(protocol, *rest):
+    asked.append(protocol.target.task.name)
+    if asked == ['age', 'sex']:
+      raise KeyboardInterrupt
+    return original(protocol, *rest)
+
+  monkeypatch.setattr(run_module, 'evaluate', evaluate)
+
+  def go_on(settings=FEW, inputs=encoders):
+    return run(cohort, inputs, chosen, settings, extent, {}, progress=False,
+               finished=Finished(tmp_path),
+               written=lambda so_far, to_do: write.write_tables(so_far, tmp_path, to_do))
+
+  with pytest.raises(KeyboardInterrupt):
+    go_on()
+  table = pandas.read_csv(tmp_path / 'results.tsv', sep='\t')
+  assert set(table['task']) == {'age'}
+  assert json.loads((tmp_path / 'made.json').read_text())['unfinished'] == [
+      'sex', 'site (leakage)']
+  asked.append('interrupted')
+  found = go_on(dataclasses.replace(FEW, jobs=2))
+  assert asked == ['age', 'sex', 'interrupted', 'sex', 'site (leakage)']
+  assert 'done before the probe was interrupted: age' in found.notes
+  for name in ('results.tsv', 'predictions.tsv', 'comparisons.tsv', 'leakage.tsv',
+               'leave_one_site_out.tsv', 'learning_curves.tsv'):
+    for one, folder in ((whole, 'whole'), (found, 'found')):
+      write.write_tables(one, tmp_path / folder)
+    assert (tmp_path / 'whole' / name).read_bytes() == (tmp_path / 'found' / name).read_bytes()
+  asked[:] = ['x']
+  go_on(dataclasses.replace(FEW, seed=1))                       # other folds
+  go_on(FEW, {'good': (_features(cohort, seed=1),)})            # other features
+  assert asked[1:] == 2 * ['age', 'sex', 'site (leakage)']
+  for part in (tmp_path / '.unfinished').iterdir():
+    part.write_text('{')                                        # cut off by a crash
+  asked[:] = ['x']
+  go_on()
+  assert asked[1:] == ['age', 'sex', 'site (leakage)']
+  Finished(tmp_path).clear()
+  assert not (tmp_path / '.unfinished').exists()

@@ -1,4 +1,4 @@
-"""The study of intervals: its truth is that of very many people, and its rows hold what they say."""
+"""The study of intervals: its truth is that of very many people, its rows hold what they say."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def test_the_true_score_is_that_of_very_many_people(case):
 
 # The cases that were off: of the bootstrap within folds an interval of R2 held the truth in 0.6 of
 # 30 people, and 0.19 of equally good representations were told apart.
-@pytest.mark.parametrize('row, single', [(0, False), (7, False), (9, False), (12, False), (3, True)])
+@pytest.mark.parametrize('row, single', [
+    (0, False), (7, False), (9, False), (12, False), (3, True)])
 def test_intervals_cover_and_tests_hold(row, single):
   case, people = intervals.CASES[row]
   for found in intervals.measure(case, people, single, 120, 0):
