@@ -150,7 +150,8 @@ def _make(encoders: dict[str, Encoder], inputs: list[Input], options: argparse.N
                                   'session': [one.session for one in kept]})
   if options.volumes:
     identifiers['file'] = [one.name for one in kept]
-  synthetic = synthetic or any(one.weights.card.get('synthetic') for one in encoders.values())
+  trained_on_synthetic = [name for name, one in encoders.items()
+                          if one.weights.card.get('synthetic')]
   features = {name: np.stack([row.features for row in rows]) for name, rows in of_scans.items()}
   whole = np.concatenate(list(features.values()), 1)
   described = {name: encoder.description() for name, encoder in encoders.items()}
@@ -162,16 +163,17 @@ def _make(encoders: dict[str, Encoder], inputs: list[Input], options: argparse.N
       'maps': dataclasses.asdict(maps) if maps else None,
       'scans': len(kept), 'features': whole.shape[1], 'rows_of_a_stopped_run': resumed,
       'left_out': [{'input': inputs[i].name, 'why': why} for i, why in sorted(left_out.items())],
-      'warnings': warnings, 'synthetic': synthetic})
+      'warnings': warnings, 'synthetic': synthetic, 'trained_on_synthetic': trained_on_synthetic})
   figure = representation.draw(whole, feature_checks.constant_channels(whole), labels,
                                [one.participant_id for one in kept],
-                               options.weights, synthetic)
+                               options.weights, synthetic, bool(trained_on_synthetic))
   figures.save(figure, out.with_suffix('.png'), style.DPI)
   write_table(out, identifiers, features if several else features[only])
   for one in finished.values():
     one.remove()
   print(f'{len(kept)} {"SYNTHETIC " if synthetic else ""}scans, {whole.shape[1]} features'
-        f'{", " + str(len(left_out)) + " left out" if left_out else ""}: {out}')
+        f'{", " + str(len(left_out)) + " left out" if left_out else ""}'
+        f'{" (encoder trained on SYNTHETIC subjects)" if trained_on_synthetic else ""}: {out}')
   labels_of = f'data_dir={options.data_dir}' if options.data_dir else 'participants=LABELS.tsv'
   command_line.say_next('what they know of age, sex and more', 'probe', '--config=probe',
                         f'--config.features={out}', f'--config.{labels_of}')
@@ -283,8 +285,7 @@ def _files(options: argparse.Namespace) -> tuple[list[Input], bool]:
   if unnamed:
     print(f'note: no participant (sub-...) in the name of {listed(unnamed, 3)}: the file name '
           'stands for it; --id-pattern finds others', file=sys.stderr)
-  folders = {parent for path in files for parent in list(path.absolute().parents)[:4]}
-  return inputs, any(map(cohorts.says_synthetic, folders))
+  return inputs, cohorts.any_synthetic(files)
 
 
 def _records(data_dir: str) -> tuple[list[Input], bool]:

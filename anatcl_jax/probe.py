@@ -82,7 +82,7 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
   names = write.write_tables(evaluation, out)
   done.clear()
   written = report.write(evaluation, out,
-                         training=curves.pictures(found.workdirs, evaluation.synthetic),
+                         training=curves.pictures(found.workdirs, evaluation.trained_on_synthetic),
                          saliencies=_saliencies(config, found, evaluation))
   print(''.join(f'note: {note}\n' for note in evaluation.notes), end='', file=sys.stderr)
   print(write.summary(evaluation))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import json
+import shutil
 
 import nibabel
 import numpy as np
@@ -14,7 +16,7 @@ from anatcl_jax import features, models
 from anatcl_jax.data.arrange import Arrangement
 from anatcl_jax.errors import UserError
 from anatcl_jax.frozen import extract, image_encoder
-from anatcl_jax.frozen.table import read_table, write_table
+from anatcl_jax.frozen.table import read_synthetic, read_table, write_table
 from anatcl_jax.weights import write
 from anatcl_jax.weights.load import Weights
 from tests.models.test_models import random_variables
@@ -86,6 +88,25 @@ def test_the_same_numbers_by_every_way(weights, folder, volumes, shard_set, tmp_
   assert list(whole['participant_id']) == list(shard_set.table['participant_id'])
   assert list(whole['participant_id'][:6]) == list(identifiers['participant_id'])
   assert encoder(images[0]).shape == (64,) and encoder(images[0]).dtype == np.float32
+
+
+def test_what_is_synthetic_is_said_of_scans_and_of_the_training(weights, volumes, tmp_path, capsys):
+  """An encoder of SYNTHETIC subjects on scans of people, and the other way round."""
+  drawn = dataclasses.replace(weights, card=weights.card | {'synthetic': True})
+  write.write_folder(drawn, tmp_path / 'drawn')
+  write.write_folder(weights, tmp_path / 'real')
+  (tmp_path / 'people').mkdir()
+  shutil.copy(volumes[0], tmp_path / 'people' / 'sub-1_mod.nii.gz')
+  for name, scans, folder, trained in (('a', tmp_path / 'people', 'drawn', ['drawn']),
+                                       ('b', volumes[0], 'real', [])):
+    assert run('--weights', tmp_path / folder, '--volumes', scans, '--out',
+               tmp_path / f'{name}.tsv') == 0
+    described = json.loads((tmp_path / f'{name}.json').read_text())
+    assert described['synthetic'] == (name == 'b') and described['trained_on_synthetic'] == trained
+    said = capsys.readouterr().out
+    assert ('1 SYNTHETIC scans' in said) == (name == 'b')
+    assert ('(encoder trained on SYNTHETIC subjects)' in said) == (name == 'a')
+  assert read_synthetic(tmp_path / 'a.tsv') == (False, {''})
 
 
 def test_options_reach_the_encoder(weights, folder, volumes, tmp_path):

@@ -132,10 +132,29 @@ def test_the_probe_takes_each_encoder_of_a_table_and_all_side_by_side(tmp_path):
                                 [np.hstack([made['folds']['g-0'], made['folds']['g-1']])])
   np.testing.assert_array_equal(found.encoders['untrained'], list(made['untrained'].values()))
   evaluation = types.SimpleNamespace(
-      table=found.cohort.table, synthetic=False,
+      table=found.cohort.table, synthetic=False, trained_on_synthetic=(),
       features={name: values[0] for name, values in found.encoders.items()})
   assert [picture.name for picture in beyond.embedding(evaluation)] == [    # names of files
       'embedding-folds', 'embedding-folds--g-0', 'embedding-folds--g-1', 'embedding-plain']
+
+
+def test_what_is_synthetic_is_read_back(tmp_path):
+  """Scans and the training of encoders, each of them; old sidecars had one word for both."""
+  drawn, real = {'card': {'synthetic': True}}, {'card': {'synthetic': False}}
+  fresh = {'card': {'synthetic': True, 'untrained': True}}      # as cards of old had it
+  tables = {'folds': ['g-0', 'g-1'], 'plain': [''], 'untrained': ['']}
+  for scans in (False, True):
+    for table, said in (('folds', {'encoders': {'g-0': real, 'g-1': drawn}}), ('plain', real),
+                        ('untrained', fresh)):
+      (tmp_path / f'{table}.json').write_text(json.dumps({'synthetic': scans} | said))
+    found, _ = _gathered(tmp_path, tables)
+    assert found.cohort.synthetic == scans
+    assert found.cohort.trained_on_synthetic == ('folds', 'folds:g-1')
+  for name in tables:
+    (tmp_path / f'{name}.json').unlink()
+  assert not _gathered(tmp_path, {'plain': ['']})[0].cohort.synthetic
+  (tmp_path / 'dataset_description.json').write_text('{"Synthetic": true}')     # beside the labels
+  assert _gathered(tmp_path, {'plain': ['']})[0].cohort.synthetic
 
 
 def test_a_baseline_pooled_otherwise_is_said(tmp_path):

@@ -59,4 +59,5 @@ def read_cohort(volumes: str, participants: pathlib.Path, morphometry: list[path
   sources = {'volumes': volumes, 'participants': str(participants),
              'morphometry': ', '.join(str(path) for path in morphometry)}
   return cohorts.join(scans, people.table, str(participants), measured, atlas, sources,
-                      cohorts.says_synthetic(participants.parent), people.problems)
+                      cohorts.says_synthetic(participants.parent)
+                      or cohorts.any_synthetic(scan.volume.path for scan in scans), people.problems)

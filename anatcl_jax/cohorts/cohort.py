@@ -7,7 +7,7 @@ import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -152,12 +152,21 @@ def join(scans: tuple[Scan, ...], table: pandas.DataFrame, participants: str,
 
 
 def says_synthetic(directory: pathlib.Path) -> bool:
-  """Whether the cohort says of itself that it is synthetic, as the digital cohort does."""
-  try:
-    described = json.loads((directory / 'dataset_description.json').read_text())
-  except (OSError, ValueError):
-    return False
-  return isinstance(described, dict) and bool(described.get('Synthetic'))
+  """Whether a cohort, or shards made of one, say there that they are synthetic."""
+  for name, key in (('dataset_description.json', 'Synthetic'), ('dataset.json', 'synthetic')):
+    try:
+      described = json.loads((directory / name).read_text())
+    except (OSError, ValueError, RecursionError):
+      continue
+    if isinstance(described, dict) and described.get(key):
+      return True
+  return False
+
+
+def any_synthetic(files: Iterable[pathlib.Path]) -> bool:
+  """Whether a cohort in which one of the files lies says so."""
+  folders = {parent for path in files for parent in list(path.absolute().parents)[:4]}
+  return any(map(says_synthetic, folders))
 
 
 def _lookup(rows: dict[tuple[str, str], int], scan: Scan) -> int | None:

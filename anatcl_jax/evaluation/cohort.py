@@ -10,6 +10,7 @@ import numpy as np
 import pandas
 
 from anatcl_jax.cohorts import ages, atlas, find_scans, identifiers, tables
+from anatcl_jax.cohorts import cohort as disk_cohorts
 from anatcl_jax.cohorts.identifiers import Known
 from anatcl_jax.cohorts.participants import read_people
 from anatcl_jax.cohorts.phenotypes import PRESETS
@@ -30,8 +31,9 @@ class Cohort:
   regions: tuple[str, ...]
   measures: tuple[str, ...]
   seen: np.ndarray                           # [n] True for people whom an encoder was trained on
-  synthetic: bool
+  synthetic: bool                            # the scans
   notes: tuple[str, ...] = ()
+  trained_on_synthetic: tuple[str, ...] = ()     # names of encoders
 
   def labels(self) -> list[str]:
     """How each scan is named to the user."""
@@ -58,7 +60,10 @@ def of_shards(data: shards.ShardSet) -> Cohort:
 
 
 def of_table(path: pathlib.Path) -> Cohort:
-  """The labels of a participants.tsv, without morphometry; rows that can't be used are noted."""
+  """The labels of a participants.tsv, without morphometry; rows that can't be used are noted.
+
+  Subjects are SYNTHETIC where the folder of the table says so.
+  """
   people = read_people(path)
   if 'age' not in people.table:
     raise ages.no_column(path, people.table)
@@ -68,7 +73,8 @@ def of_table(path: pathlib.Path) -> Cohort:
   table = people.table[[key not in people.problems or not age
                         for key, age in zip(keys, known)]].reset_index(drop=True)
   notes = [f'{tables.joined_identifier(*key)} {why}' for key, why in people.problems.items()]
-  cohort = Cohort(str(path), table, None, (), (), np.zeros(len(table), bool), False)
+  cohort = Cohort(str(path), table, None, (), (), np.zeros(len(table), bool),
+                  disk_cohorts.says_synthetic(path.parent))
   return cohort.noted(f'{len(notes)} rows of {path} can\'t be used as they are: '
                       f'{listed(notes, 3)}') if notes else cohort
 

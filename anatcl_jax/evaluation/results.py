@@ -72,6 +72,7 @@ class Evaluation:
   learning_curves: pandas.DataFrame  # beyond.CURVES; subjects are those fitted on
   table: pandas.DataFrame            # identifiers and labels, one row a scan
   features: dict[str, np.ndarray]    # name -> [rows of table, F] float32
-  synthetic: bool
+  synthetic: bool                    # the scans; what encoders were trained on is another fact
   made: dict[str, Any]               # command, versions, config, data, seeds, cards by features
   notes: tuple[str, ...] = ()        # what was left out or held out and why, a sentence each
+  trained_on_synthetic: tuple[str, ...] = ()     # names of encoders

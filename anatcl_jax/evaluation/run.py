@@ -161,7 +161,8 @@ def _together(parts: list[Part], refused: list[Outcome], tasks: dict[str, tuple[
       reliability=pandas.DataFrame(columns=beyond.RELIABILITY), icc={},
       learning_curves=_joined([part.curve for part in parts], beyond.CURVES), table=cohort.table,
       features={name: variants[0] for name, variants in encoders.items()},
-      synthetic=cohort.synthetic, made=made,
+      synthetic=cohort.synthetic, trained_on_synthetic=cohort.trained_on_synthetic,
+      made=made,
       notes=(*cohort.notes, *notes, *(note for part in named for note in part.notes)))
 
 

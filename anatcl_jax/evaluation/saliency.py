@@ -37,7 +37,8 @@ class Saliency:
   background: np.ndarray       # [X, Y, Z], the mean volume of the same scans
   affine: np.ndarray           # voxel to millimetres
   scans: int
-  synthetic: bool
+  synthetic: bool              # the scans
+  trained_on_synthetic: bool = False
 
 
 def of_task(name: str, weights: Weights, features: np.ndarray, target: Target, records: np.ndarray,
@@ -62,7 +63,7 @@ def of_task(name: str, weights: Weights, features: np.ndarray, target: Target, r
   saliency = gradient if method == 'gradient' else occlusion
   found, background = saliency(weights, coefficients, data, chosen, pool=pool, show=show)
   return Saliency(target.task.name, name, method, found, background, np.asarray(data.grid.affine),
-                  len(chosen), data.synthetic)
+                  len(chosen), data.synthetic, bool(weights.card.get('synthetic')))
 
 
 def probe_coefficients(x: np.ndarray, target: Target, seed: int = 0) -> np.ndarray:

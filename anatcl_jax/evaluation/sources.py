@@ -102,6 +102,7 @@ def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, tr
                                  for part, values in read[name][1].items()})
   if UNTRAINED not in read:
     encoders |= _untrained(weights, untrained_seeds, apply)
+  cohort = _with_synthetic(cohort, weights, table_paths, encoders)
   cohort = cohort.noted(*_notes_of_pools(table_paths))
   if not any(map(is_baseline, encoders)):
     pools = sorted({feature_table.read_pool(path) or MEAN for path in table_paths.values()})
@@ -136,6 +137,19 @@ def _of_table(name: str, features: dict[str, np.ndarray]) -> dict[str, Variants]
     return {name: tuple(features.values())}
   return {name: (np.concatenate(list(features.values()), 1),)} | {
       f'{name}:{part}': (values,) for part, values in features.items()}
+
+
+def _with_synthetic(cohort: Cohort, weights: dict[str, Weights], tables: dict[str, pathlib.Path],
+                    encoders: dict[str, Variants]) -> Cohort:
+  """The cohort with what cards and the JSON beside tables say is SYNTHETIC: scans, and training."""
+  trained = {name for name, one in weights.items() if one.card.get('synthetic')}
+  scans = cohort.synthetic
+  for name, path in tables.items():
+    of_scans, parts = feature_table.read_synthetic(path)
+    scans |= of_scans
+    trained |= {name, *(f'{name}:{part}' for part in parts)} if parts else set()
+  return dataclasses.replace(cohort, synthetic=scans, trained_on_synthetic=tuple(
+      name for name in encoders if name in trained and not is_baseline(name)))
 
 
 def _notes_of_pools(tables: dict[str, pathlib.Path]) -> tuple[str, ...]:

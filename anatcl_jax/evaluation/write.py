@@ -89,7 +89,9 @@ def write_tables(evaluation: Evaluation, out: pathlib.Path,
   texts = {name: as_tsv(table, na_rep='n/a', float_format='%.6g')
            for name, table in tables.items() if len(table)}
   record = ({'made_by': outputs.MADE_BY, 'files': [*texts, outputs.RECORD]} | evaluation.made
-            | {'synthetic': evaluation.synthetic, 'notes': evaluation.notes}
+            | {'synthetic': evaluation.synthetic,
+               'trained_on_synthetic': evaluation.trained_on_synthetic,
+               'notes': evaluation.notes}
             | ({'unfinished': list(unfinished)} if unfinished else {}))
   texts[outputs.RECORD] = json.dumps(record, indent=1, default=str) + '\n'
   try:
@@ -121,6 +123,8 @@ def summary(evaluation: Evaluation) -> str:
         + [(row.features, f'{row.identification:.2f} ({row.chance:.2f})',
             f'{row.icc_median:.2f} ({row.icc_low:.2f} to {row.icc_high:.2f})', str(row.subjects))
            for row in evaluation.reliability.itertuples()]))
+  if evaluation.trained_on_synthetic:
+    blocks.insert(0, f'trained on SYNTHETIC subjects: {", ".join(evaluation.trained_on_synthetic)}')
   if evaluation.synthetic:
     blocks.insert(0, 'SYNTHETIC subjects: figures say that the path works, nothing about people')
   return '\n\n'.join(blocks)

@@ -111,6 +111,19 @@ def read_pool(table: pathlib.Path) -> str | None:
   return pool if isinstance(pool, str) else None
 
 
+def read_synthetic(table: pathlib.Path) -> tuple[bool, frozenset[str]]:
+  """What the JSON beside a table says is SYNTHETIC: its scans, and the training of which encoders.
+
+  They are named as `read_encoders` names them. A JSON of old had one word for both.
+  """
+  said = read_description(table)
+  several = said.get('encoders') if isinstance(said.get('encoders'), dict) else {'': said}
+  cards = {name: one.get('card') for name, one in several.items() if isinstance(one, dict)}
+  trained = frozenset(name for name, card in cards.items() if isinstance(card, dict)
+                      and card.get('synthetic') and not card.get('untrained'))
+  return bool(said.get('synthetic')), trained
+
+
 def read_description(table: pathlib.Path) -> dict[str, Any]:
   """What was written of how a table was made; empty where nothing can be read beside it."""
   try:

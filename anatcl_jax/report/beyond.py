@@ -31,7 +31,7 @@ def embedding(evaluation: Evaluation) -> list[Picture]:
     rows = -(-len(columns) // 2)
     figure = style.new_figure(3.7 * min(len(columns), 2), 3.3 * rows + 0.7, f'Features of {name}',
                               style.people(table['participant_id'], len(table)),
-                              evaluation.synthetic)
+                              evaluation.synthetic, name in evaluation.trained_on_synthetic)
     for place, column in enumerate(columns, 1):
       _coloured(figure, figure.add_subplot(rows, min(len(columns), 2), place), places,
                 table[column], column)
@@ -77,7 +77,8 @@ def learning_curves(evaluation: Evaluation) -> list[Picture]:
   for task, rows in evaluation.learning_curves.groupby('task', sort=False):
     metric = rows['metric'].iloc[0]
     figure = style.new_figure(6, 4, f'{task}: fewer labels', f'up to {rows["subjects"].max():,} '
-                              'labelled people', evaluation.synthetic)
+                              'labelled people', evaluation.synthetic,
+                              bool(evaluation.trained_on_synthetic))
     axes = figure.subplots()
     for name, look in style.marks(list(dict.fromkeys(rows['features']))).items():
       own = rows[rows['features'] == name].sort_values('subjects')
@@ -106,7 +107,7 @@ def leakage(evaluation: Evaluation) -> list[Picture]:
   first = rows.iloc[0]
   figure = style.new_figure(7, 1.4 + 0.34 * len(rows), 'Site read from the representation',
                             f'n = {first["n"]:,} scans of {first["sites"]} sites',
-                            evaluation.synthetic)
+                            evaluation.synthetic, bool(evaluation.trained_on_synthetic))
   axes = figure.subplots()
   for place, (row, look) in enumerate(zip(rows.itertuples(),
                                           style.marks(list(rows['features'])).values())):
@@ -132,7 +133,8 @@ def left_out_sites(evaluation: Evaluation) -> list[Picture]:
     names = list(dict.fromkeys(rows['features']))
     count = rows.drop_duplicates('site')['n'].sum()
     figure = style.new_figure(max(6, 0.5 * len(sites) + 4), 4, f'{task}: a site left out',
-                              f'n = {count:,} scans of {len(sites)} sites', evaluation.synthetic)
+                              f'n = {count:,} scans of {len(sites)} sites', evaluation.synthetic,
+                              bool(evaluation.trained_on_synthetic))
     axes = figure.subplots()
     for shift, (name, look) in enumerate(style.marks(names).items()):
       own = rows[rows['features'] == name].set_index('site').loc[sites]
@@ -158,7 +160,7 @@ def reliability(evaluation: Evaluation) -> list[Picture]:
     return []
   figure = style.new_figure(6.5, 4, 'Test-retest reliability of each feature',
                             f'n = {rows["subjects"].max():,} people with two sessions',
-                            evaluation.synthetic)
+                            evaluation.synthetic, bool(evaluation.trained_on_synthetic))
   axes = figure.subplots()
   for name, look in style.marks(list(rows['features'])).items():
     values = np.sort(evaluation.icc[name][np.isfinite(evaluation.icc[name])])

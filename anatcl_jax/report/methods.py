@@ -65,6 +65,9 @@ def paragraph(evaluation: Evaluation, saliency_method: str | None = None) -> tup
   people = evaluation.table['participant_id'].nunique()
   text = [_features(encoders, made, cite) + f', for {len(evaluation.table):,} scans of {people:,} '
           + ('synthetic (computer-generated) subjects.' if evaluation.synthetic else 'people.')]
+  if evaluation.trained_on_synthetic:
+    text.append(f'{_listed(list(evaluation.trained_on_synthetic))} had been trained on synthetic '
+                '(computer-generated) subjects.')
   if maps := Origin.of_record(data.get('maps')):
     text.append(f'Images are of {maps}.')
   text.append(f'Probes (scikit-learn {cite("sklearn")}) were {_listed(_probes(outcomes))}, fitted '

@@ -106,7 +106,7 @@ def _sections(evaluation: Evaluation, training: list[Picture],
     own = [one for one in evaluation.outcomes if one.task.name == name]
     if own[0].refused:
       continue
-    pictures = scores.pictures(own, evaluation.synthetic)
+    pictures = scores.pictures(own, evaluation.synthetic, bool(evaluation.trained_on_synthetic))
     pictures += [saliency_figure.picture(one) for one in saliencies if one.task == name]
     found.append(Section(f'Task {name}', pictures, [_scores_table(own)],
                          ' '.join(dict.fromkeys(one.note for one in own if one.note))))
@@ -127,7 +127,11 @@ def _sections(evaluation: Evaluation, training: list[Picture],
       Section('Reliability', beyond.reliability(evaluation),
               _table(evaluation.reliability, 'Two sessions of the same people')),
       Section('Training', training)]
-  return [one for one in found if one.pictures or one.tables or one.text]
+  said = style.said_synthetic(evaluation.synthetic, evaluation.trained_on_synthetic)
+  return [dataclasses.replace(one, pictures=[
+      picture if picture in training or picture.name.startswith('saliency-') else
+      dataclasses.replace(picture, synthetic=said) for picture in one.pictures])
+          for one in found if one.pictures or one.tables or one.text]
 
 
 def lead(evaluation: Evaluation) -> str:
@@ -224,6 +228,7 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
   if data := made.get('data'):
     facts.append(('data', f'{data.get("labels")} ({data.get("scans")} scans of '
                           f'{data.get("participants")} participants)'))
-  facts += [(f'weights of {name}', f'{card.get("encoder")} from {card.get("source")}')
+  facts += [(f'weights of {name}', f'{card.get("encoder")} from {card.get("source")}'
+             + ', trained on SYNTHETIC subjects' * (name in evaluation.trained_on_synthetic))
             for name, card in made.get('cards', {}).items()]
   return facts

@@ -11,7 +11,7 @@ _MOST_LABELS = 20
 
 
 def draw(features: np.ndarray, constant: np.ndarray, labels: list[str], participants: list[str],
-         source: str, synthetic: bool) -> Figure:
+         source: str, synthetic: bool, trained_on_synthetic: bool = False) -> Figure:
   """Standard deviation of each channel, sorted, and the first two principal components.
 
   Args:
@@ -19,9 +19,11 @@ def draw(features: np.ndarray, constant: np.ndarray, labels: list[str], particip
     constant: bool [F], channels that are the same for all scans.
     labels, participants: of each scan.
     source: what made the features, for the title.
+    synthetic, trained_on_synthetic: see style.new_figure.
   """
   figure = style.new_figure(10, 4.2, f'Features of {source}',
-                            style.people(participants, len(labels)), synthetic)
+                            style.people(participants, len(labels)), synthetic,
+                            trained_on_synthetic)
   spread, scatter = figure.subplots(1, 2)
   _spread(spread, features.astype(np.float64), constant)
   _components(scatter, features.astype(np.float64), labels)

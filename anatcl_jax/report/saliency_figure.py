@@ -15,7 +15,8 @@ _SHARES = (0.35, 0.5, 0.65)                     # where along the brain slices a
 def picture(saliency: Saliency) -> Picture:
   """Three slices of each plane, in neurological order: the patient's left is on the left."""
   figure = style.new_figure(7.5, 7.2, f'{saliency.task}: where the probe of {saliency.features} '
-                            'looks', f'mean of n = {saliency.scans} scans', saliency.synthetic)
+                            'looks', f'mean of n = {saliency.scans} scans', saliency.synthetic,
+                            saliency.trained_on_synthetic)
   largest = float(np.quantile(saliency.map, 0.995)) or float(saliency.map.max()) or 1.0
   brain = saliency.background > 0.1 * saliency.background.max()
   for row, plane in enumerate(_PLANES):
@@ -31,7 +32,9 @@ def picture(saliency: Saliency) -> Picture:
   x, y, z = saliency.affine[:3, :3] @ peak + saliency.affine[:3, 3]
   return Picture(f'saliency-{saliency.features}', figure, 'Saliency',
                  f'{_METHODS[saliency.method]} Over the mean volume; L and R are the patient\'s.',
-                 f'Largest at ({x:.0f}, {y:.0f}, {z:.0f}) mm.')
+                 f'Largest at ({x:.0f}, {y:.0f}, {z:.0f}) mm.',
+                 style.said_synthetic(saliency.synthetic, [saliency.features]
+                                      * saliency.trained_on_synthetic))
 
 
 _METHODS = {

@@ -15,17 +15,19 @@ from anatcl_jax.report.style import Picture
 _MOST_PANELS = 4
 
 
-def pictures(outcomes: list[Outcome], synthetic: bool) -> list[Picture]:
+def pictures(outcomes: list[Outcome], synthetic: bool,
+             trained_on_synthetic: bool = False) -> list[Picture]:
   """All figures of a task that was done; outcomes are one a representation and estimator."""
   outcomes = [one for one in outcomes if one.estimator in (outcomes[0].estimator, estimators.MEAN)]
-  found = [_intervals(outcomes, synthetic)]
+  made_up = synthetic, trained_on_synthetic
+  found = [_intervals(outcomes, made_up)]
   informed = [one for one in outcomes if one.estimator != estimators.MEAN]
   if not outcomes[0].classes:
-    found.append(_predicted(_panels(informed), synthetic))
+    found.append(_predicted(_panels(informed), made_up))
   else:
     if len(outcomes[0].classes) == 2:
-      found.append(_roc(informed, synthetic))
-    found.append(_confusion(_panels(informed), synthetic))
+      found.append(_roc(informed, made_up))
+    found.append(_confusion(_panels(informed), made_up))
   return found
 
 
@@ -34,12 +36,13 @@ def _panels(outcomes: list[Outcome]) -> list[Outcome]:
   return sorted(outcomes, key=lambda one: is_baseline(one.features))[:_MOST_PANELS]
 
 
-def _grid(panels: int, size: float, title: str, outcome: Outcome, synthetic: bool, **shared):
+def _grid(panels: int, size: float, title: str, outcome: Outcome, made_up: tuple[bool, bool],
+          **shared):
   """A figure with so many square panels, two a row, so that a phone shows them large enough."""
   columns = min(panels, 2)
   rows = -(-panels // columns)
   figure = style.new_figure(size * columns + 0.6, size * rows + 0.9, title, _count(outcome),
-                            synthetic)
+                            *made_up)
   axes = figure.subplots(rows, columns, squeeze=False, **shared).ravel()
   for unused in axes[panels:]:
     unused.set_axis_off()
@@ -54,10 +57,10 @@ def _file(kind: str, outcome: Outcome) -> str:
   return f'{kind}-' + ''.join(c if c.isalnum() else '-' for c in outcome.task.name)
 
 
-def _intervals(outcomes: list[Outcome], synthetic: bool) -> Picture:
+def _intervals(outcomes: list[Outcome], made_up: tuple[bool, bool]) -> Picture:
   task, metric = outcomes[0].task, outcomes[0].task.main_metric
   figure = style.new_figure(7, 1.3 + 0.34 * len(outcomes), task.name, _count(outcomes[0]),
-                            synthetic)
+                            *made_up)
   axes = figure.subplots()
   looks = style.marks([one.features for one in outcomes])
   for row, one in enumerate(outcomes):
@@ -80,10 +83,10 @@ def _intervals(outcomes: list[Outcome], synthetic: bool) -> Picture:
                  'With 95 % intervals.', words)
 
 
-def _predicted(outcomes: list[Outcome], synthetic: bool) -> Picture:
+def _predicted(outcomes: list[Outcome], made_up: tuple[bool, bool]) -> Picture:
   task = outcomes[0].task
   figure, panels = _grid(len(outcomes), 3.1, f'{task.name}: predicted against true', outcomes[0],
-                         synthetic, sharex=True, sharey=True)
+                         made_up, sharex=True, sharey=True)
   looks = style.marks([one.features for one in outcomes])
   values = np.concatenate([np.r_[one.truth, one.prediction] for one in outcomes])
   span = [values.min(), values.max()]
@@ -108,9 +111,9 @@ def _predicted(outcomes: list[Outcome], synthetic: bool) -> Picture:
                            if 'pearson_r' in one.fold_scores))
 
 
-def _roc(outcomes: list[Outcome], synthetic: bool) -> Picture:
+def _roc(outcomes: list[Outcome], made_up: tuple[bool, bool]) -> Picture:
   first = outcomes[0]
-  figure = style.new_figure(5.2, 4.8, f'{first.task.name}: ROC', _count(first), synthetic)
+  figure = style.new_figure(5.2, 4.8, f'{first.task.name}: ROC', _count(first), *made_up)
   axes, words = figure.subplots(), []
   axes.plot([0, 1], [0, 1], color=style.GREY, linestyle=':')
   for name, look in style.marks([one.features for one in outcomes]).items():
@@ -128,10 +131,10 @@ def _roc(outcomes: list[Outcome], synthetic: bool) -> Picture:
                  'the mean over folds in the table.', 'Areas: ' + ', '.join(words))
 
 
-def _confusion(outcomes: list[Outcome], synthetic: bool) -> Picture:
+def _confusion(outcomes: list[Outcome], made_up: tuple[bool, bool]) -> Picture:
   first = outcomes[0]
   figure, panels = _grid(len(outcomes), 2.7 + 0.25 * max(0, len(first.classes) - 3),
-                         f'{first.task.name}: confusion', first, synthetic)
+                         f'{first.task.name}: confusion', first, made_up)
   words = []
   for axes, one in zip(panels, outcomes):
     counts = confusion_matrix(one.truth, one.prediction, labels=list(one.classes))

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import itertools
 import pathlib
+from collections.abc import Sequence
 
 from anatcl_jax import figures
 
@@ -26,6 +27,7 @@ class Picture:
   title: str
   caption: str       # what is shown, and of how many people
   text: str          # what a reader who can't see it is told
+  synthetic: str = ''     # what is SYNTHETIC, a sentence
 
   def _repr_png_(self) -> bytes:     # in a notebook
     file = io.BytesIO()
@@ -48,12 +50,25 @@ def marks(names: list[str]) -> dict[str, Mark]:
   return {name: Mark(color, marker, line) for name, color, marker, line in looks}
 
 
-def new_figure(width: float, height: float, title: str, count: str, synthetic: bool
-               ) -> figures.Figure:
-  """An empty figure (inches) whose title says of how many people, and whether they are made up."""
+def new_figure(width: float, height: float, title: str, count: str, synthetic: bool,
+               trained_on_synthetic: bool = False) -> figures.Figure:
+  """An empty figure (inches) whose title says of how many people, and what is made up.
+
+  Args:
+    synthetic: the scans.
+    trained_on_synthetic: an encoder was trained on such subjects, whatever the scans are.
+  """
   figure = figures.Figure((width, height), layout='constrained')
-  figure.suptitle(f'{title}\n{count}' + (' · SYNTHETIC' if synthetic else ''), fontsize=11)
+  mark = ' · SYNTHETIC' if synthetic else ''
+  mark += ' · encoder trained on SYNTHETIC subjects' if trained_on_synthetic else ''
+  figure.suptitle(f'{title}\n{count}{mark}', fontsize=11)
   return figure
+
+
+def said_synthetic(scans: bool, encoders: Sequence[str] = ()) -> str:
+  """The same in a caption: the scans, and encoders that were trained on such subjects."""
+  return ('SYNTHETIC subjects.' * scans + ' ' * (scans and bool(encoders))
+          + (f'Trained on SYNTHETIC subjects: {", ".join(encoders)}.' if encoders else ''))
 
 
 def tidy(axes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Collection
 
 from anatcl_jax import figures
 from anatcl_jax.report import style
@@ -17,9 +18,9 @@ def training_curves(workdir: pathlib.Path, synthetic: bool) -> pathlib.Path:
   return path
 
 
-def pictures(workdirs: dict[str, pathlib.Path], synthetic: bool) -> list[Picture]:
-  """The same for a report, of each run that has metrics."""
-  return [_picture(name, workdir, synthetic) for name, workdir in workdirs.items()
+def pictures(workdirs: dict[str, pathlib.Path], synthetic: Collection[str]) -> list[Picture]:
+  """The same for a report, of each run with metrics; `synthetic` names those on such subjects."""
+  return [_picture(name, workdir, name in synthetic) for name, workdir in workdirs.items()
           if tracking.read_metrics(workdir)]
 
 
@@ -31,7 +32,8 @@ def _picture(name: str, workdir: pathlib.Path, synthetic: bool) -> Picture:
       'Loss of each term and of their weighted sum, and the effective number of other subjects of '
       'its batch to which an anchor is drawn. Solid: training; dashed: held out.',
       f'Training curves of {name}: the loss goes from {rows[0]["loss"]:.2f} at step '
-      f'{rows[0]["step"]} to {last["loss"]:.2f} at step {last["step"]}.')
+      f'{rows[0]["step"]} to {last["loss"]:.2f} at step {last["step"]}.',
+      style.said_synthetic(synthetic))
 
 
 def _draw(workdir: pathlib.Path, synthetic: bool) -> figures.Figure:

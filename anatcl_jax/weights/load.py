@@ -26,6 +26,7 @@ from anatcl_jax.weights.released_names import from_released
 CARD, TENSORS = 'card.json', 'model.safetensors'   # the files of a folder of converted weights
 _DTYPES = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16,
            'I64': np.int64, 'I32': np.int32, 'U8': np.uint8, 'BOOL': np.bool_}
+_OF_TRAINING = ('Trained on', 'Training began')     # how notes begin that are of nothing else
 AXES = 'RAS'   # where the axes of a volume point to, as shards and training have them
 
 
@@ -107,9 +108,11 @@ def untrained(weights: Weights, seed: int) -> Weights:
   # a run compiles its initialisation, and rounding differs.
   volume = jax.ShapeDtypeStruct(ANY_VOLUME.shape, ANY_VOLUME.dtype)
   variables = jax.jit(lambda key: encoder.lazy_init(key, volume, False))(encoder_key)
-  notes = [*weights.card['notes'], f'Untrained: parameters drawn with seed {seed}.']
-  card = weights.card | {'untrained': True, 'seed': seed, 'step': 0, 'head': None, 'notes': notes}
-  for name in ('features_range', 'maps', 'measured_by'):     # of training
+  notes = [note for note in weights.card['notes'] if not note.startswith(_OF_TRAINING)]
+  card = weights.card | {'untrained': True, 'seed': seed, 'step': 0, 'head': None,
+                         'synthetic': False,
+                         'notes': [*notes, f'Untrained: parameters drawn with seed {seed}.']}
+  for name in ('features_range', 'maps', 'measured_by', 'init'):     # of training
     card.pop(name, None)
   return Weights(weights.encoder, jax.tree.map(np.asarray, variables), None, card)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from anatcl_jax.cohorts import bids
 from anatcl_jax.cohorts.participants import Reading, read_participants, read_people, sex_codes
 from anatcl_jax.errors import UserError
 
@@ -123,3 +124,10 @@ def test_a_lone_quote_before_a_long_table(tmp_path):
 def test_quotes_of_a_spreadsheet(tmp_path):
   people = _people(tmp_path, 'participant_id,note,age\n01,"a, b",30\n02,"two\nlines",40\n')
   assert _ages(people) == {'sub-01': 30, 'sub-02': 40}
+
+
+def test_scans_that_say_that_they_are_synthetic_are_so_with_labels_of_any_folder(cohort, tmp_path):
+  labels = tmp_path / 'participants.tsv'
+  labels.write_bytes(cohort.participants.read_bytes())
+  read = bids.read_cohort(cohort.volumes, labels, list(cohort.morphometry))
+  assert read.synthetic

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from anatcl_jax import report
-from anatcl_jax.evaluation import tasks
+from anatcl_jax.evaluation import tasks, write
 from anatcl_jax.evaluation.evaluate import Settings
 from anatcl_jax.evaluation.results import score_and_sd
 from anatcl_jax.evaluation.run import Extent, run
 from anatcl_jax.evaluation.write import shown
-from anatcl_jax.report import methods, page
+from anatcl_jax.report import beyond, methods, page, scores
 from anatcl_jax.training import curves
 from tests.evaluation.probing import cohort_of
 
@@ -76,7 +76,7 @@ def written(evaluation, tmp_path_factory):
   rows = [{'step': step, 'epoch': step, 'loss': 10.0 - step, 'loss/age': 5.0,
            'effective_positives/age': 3.0} for step in (1, 2, 3)]
   (workdir / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, rows)) + '\n')
-  return report.write(evaluation, out, training=curves.pictures({'ours': workdir}, True))
+  return report.write(evaluation, out, training=curves.pictures({'ours': workdir}, ['ours']))
 
 
 def test_the_page_is_whole_and_alone(written):
@@ -114,6 +114,38 @@ def test_synthetic_is_said_at_every_figure_and_not_of_people(written, evaluation
   real = report.write(dataclasses.replace(evaluation, synthetic=False), tmp_path)
   assert 'SYNTHETIC' not in real.read_text() and 'synthetic' not in real.read_text().split(
       '<body>')[1].split('id="made"')[0]
+
+
+def test_what_the_encoder_was_trained_on_is_another_fact(evaluation, tmp_path):
+  both = dataclasses.replace(evaluation, trained_on_synthetic=('ours',))
+  drawn, = beyond.embedding(both)
+  assert drawn.figure.get_suptitle().endswith(
+      ' · SYNTHETIC · encoder trained on SYNTHETIC subjects')
+  assert write.summary(both).startswith(
+      'SYNTHETIC subjects: figures say that the path works, nothing about people\n\n'
+      'trained on SYNTHETIC subjects: ours\n\n')
+  real = dataclasses.replace(both, synthetic=False)      # scans of people
+  text = page.write(real, tmp_path).read_text()
+  figures = text.count('<figcaption>')
+  assert text.count('Trained on SYNTHETIC subjects: ours.') == 1 + figures > 5
+  assert text.count('SYNTHETIC') == 2 + figures and 'The scans here are not.' in text
+  assert 'tiny from runs/a&amp;b, trained on SYNTHETIC subjects' in text
+  intervals, *_ = scores.pictures(real.outcomes[:3], False, True)
+  assert intervals.figure.get_suptitle().endswith(
+      'scans · encoder trained on SYNTHETIC subjects')
+  assert write.summary(real).startswith('trained on SYNTHETIC subjects: ours\n\n')
+  assert 'ours had been trained on synthetic' in methods.paragraph(real)[0]
+  write.write_tables(real, tmp_path)
+  made = json.loads((tmp_path / 'made.json').read_text())
+  assert not made['synthetic'] and made['trained_on_synthetic'] == ['ours']
+
+
+def test_a_training_has_subjects_of_its_own(written):
+  """Curves say what the run was trained on, whatever is probed."""
+  workdir = written.parent / 'run'
+  drawn = curves.pictures({'ours': workdir, 'other': workdir}, ['ours'])
+  assert [picture.synthetic for picture in drawn] == ['SYNTHETIC subjects.', '']
+  assert ['SYNTHETIC' in picture.figure.get_suptitle() for picture in drawn] == [True, False]
 
 
 def test_refused_tasks_methods_and_odd_names(written):

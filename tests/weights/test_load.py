@@ -74,6 +74,8 @@ def test_untrained_is_the_run_before_its_first_step(workdir, training_set):
                {'params': state.params['encoder'], 'batch_stats': state.batch_stats})
   assert fresh.card['untrained'] and fresh.card['seed'] == 7 and fresh.head is None
   assert 'untrained' not in weights.card
+  assert weights.card['synthetic'] and not fresh.card['synthetic']     # trained on nobody
+  assert fresh.card['notes'] == ['Untrained: parameters drawn with seed 7.']
 
 
 def test_a_resumed_run_of_before_the_grid_was_noted(workdir, training_set, tmp_path):
