@@ -20,7 +20,7 @@ from anatcl_jax.cohorts.volumes import NAMED_GRIDS, first_line
 from anatcl_jax.config import check_seed, crop_sizes
 from anatcl_jax.errors import UserError, check_name, listed
 from anatcl_jax.models.variables import ANY_VOLUME, encoder_shapes, nested
-from anatcl_jax.weights import choice, published, ranges, released, run_config, stored
+from anatcl_jax.weights import ancestry, choice, published, ranges, released, run_config, stored
 from anatcl_jax.weights.released_names import from_released
 
 CARD, TENSORS = 'card.json', 'model.safetensors'   # the files of a folder of converted weights
@@ -160,8 +160,10 @@ def _of_workdir(workdir: pathlib.Path, which: str, source: str) -> Weights:
   if data['grid'] is None:
     notes.append('The run did not note the grid of its shards.')
   if config.get('init'):
-    notes.append(f'Training began from the weights of {config["init"]}.')
-    card['init'] = config['init']
+    drawn = ancestry.of_synthetic(config['init'], CARD)
+    notes.append(f'Training began from the weights of {config["init"]}'
+                 + ', which were trained on SYNTHETIC subjects.' * drawn + '.' * (not drawn))
+    card |= {'init': config['init'], 'synthetic': data['synthetic'] or drawn}
   card = {'encoder': encoder, 'head': None if head == 'none' else head, **card,
           'crop': crop and list(crop), 'axes': AXES, 'step': step, 'source': source,
           'made_by': f'anatcl_jax {__version__}', 'notes': notes}

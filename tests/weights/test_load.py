@@ -14,6 +14,7 @@ from anatcl_jax.errors import RunFailure, UserError
 from anatcl_jax.frozen import extract
 from anatcl_jax.training import train
 from anatcl_jax.training.checkpoint import restore
+from anatcl_jax.weights import write
 from anatcl_jax.weights.load import load_weights, untrained
 from tests.small_run import small_config
 
@@ -76,6 +77,22 @@ def test_untrained_is_the_run_before_its_first_step(workdir, training_set):
   assert 'untrained' not in weights.card
   assert weights.card['synthetic'] and not fresh.card['synthetic']     # trained on nobody
   assert fresh.card['notes'] == ['Untrained: parameters drawn with seed 7.']
+
+
+def test_a_run_that_began_with_weights_of_synthetic_subjects_says_so(workdir, tmp_path):
+  """By the run before it, by the one before that, and by a folder that was converted from it."""
+  before = str(workdir)
+  write.write_folder(load_weights(workdir), tmp_path / 'converted')
+  for name, begun in (('one', before), ('two', str(tmp_path / 'one')),
+                      ('three', str(tmp_path / 'converted')), ('four', str(tmp_path / 'gone'))):
+    shutil.copytree(workdir, tmp_path / name)
+    config = json.loads((workdir / 'config.json').read_text())
+    config['data']['synthetic'] = False
+    (tmp_path / name / 'config.json').write_text(json.dumps(config | {'init': begun}))
+    card = load_weights(tmp_path / name).card
+    assert card['synthetic'] == (name != 'four') and len(card['notes']) == 1
+    assert card['notes'][0].startswith(f'Training began from the weights of {begun}')
+    assert ('SYNTHETIC' in card['notes'][0]) == (name != 'four')
 
 
 def test_a_resumed_run_of_before_the_grid_was_noted(workdir, training_set, tmp_path):
