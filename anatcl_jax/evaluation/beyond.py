@@ -41,28 +41,33 @@ def leakage(scored: list[Scored]) -> pandas.DataFrame:
 
 
 def left_out_sites(protocol: Protocol, sites: np.ndarray, settings: Settings
-                   ) -> dict[str, tuple[Split, list[Split]]]:
-  """Of each site with enough people: the split that leaves it out, and the grid search's folds.
+                   ) -> tuple[dict[str, tuple[Split, list[Split]]], dict[str, str]]:
+  """Of each site the split that leaves it out and the search's folds, or why it can't be done.
 
   `sites` [m] are text, '' where not known. What the protocol never fits on or never predicts is not
   here either.
   """
   target = protocol.target
   fit, test = (np.unique(np.concatenate(side)) for side in zip(*protocol.splits))
-  found = {}
+  found, lacking = {}, {}
   for site in sorted(set(sites[test]) - {''}):
     own = test[sites[test] == site]
     people = set(target.groups[own])
     others = fit[(sites[fit] != site) & ~np.isin(target.groups[fit], list(people))]
-    if len(people) < settings.fewest or target.classes and (
-        len(set(target.values[own])) < 2 or len(set(target.values[others])) < len(target.classes)):
-      continue
-    try:
-      inner = grouped_folds(target.select(others), settings.inner_folds, settings.seed)
-    except UserError:     # the other sites have too few people for a grid search
-      continue
-    found[site] = check_apart(target.groups, (others, own)), inner
-  return found
+    if len(people) < settings.fewest:
+      lacking[site] = f'{len(people)} people'
+    elif target.classes and len(set(target.values[own])) < 2:
+      lacking[site] = 'a single class'
+    elif target.classes and len(set(target.values[others])) < len(target.classes):
+      lacking[site] = 'the others lack a class'
+    else:
+      try:
+        inner = grouped_folds(target.select(others), settings.inner_folds, settings.seed)
+      except UserError:
+        lacking[site] = 'the others have too few people for a grid search'
+      else:
+        found[site] = check_apart(target.groups, (others, own)), inner
+  return found, lacking
 
 
 def leave_one_site_out(protocol: Protocol, sites: np.ndarray, inputs: dict[str, Variants],
@@ -70,7 +75,7 @@ def leave_one_site_out(protocol: Protocol, sites: np.ndarray, inputs: dict[str, 
                        advance: Callable[[], None] = lambda: None) -> pandas.DataFrame:
   """The main metric at each site of linear probes that were fitted on all others."""
   target, metric, rows = protocol.target, protocol.target.task.main_metric, []
-  left_out = left_out_sites(protocol, sites, settings)
+  left_out, _ = left_out_sites(protocol, sites, settings)
   used = {name: variants[0] for name, variants in inputs.items() if name != estimators.MEAN}
   predicted = iter(estimators.predictions(
       [Fit('linear', x, target, split, inner, settings.seed) for split, inner in left_out.values()

@@ -141,8 +141,11 @@ def _done(target: Target, protocol: Protocol | None, cohort: Cohort, found: dict
         notes.append(f'{name}: no learning curve of {listed([str(size) for size in lacking])} '
                      'people: a class, or a fold of the grid search, would have nobody')
       if extent.leave_one_site_out and SITE.column in cohort.table:
-        left_out = beyond.leave_one_site_out(protocol, _sites(cohort, protocol.target), found,
-                                             settings, advance)
+        sites = _sites(cohort, protocol.target)
+        left_out = beyond.leave_one_site_out(protocol, sites, found, settings, advance)
+        if lacking := beyond.left_out_sites(protocol, sites, settings)[1]:
+          reasons = listed([f'{site}: {why}' for site, why in lacking.items()])
+          notes.append(f'{name}: not predicted from the other sites: {reasons}')
   return Part(tuple(one.outcome for one in scored), tuple(comparisons(scored)), leaks, left_out,
               curve, (*notes, f'{name}: {scored[0].protocol.words}'))
 
@@ -206,7 +209,7 @@ def _fits(done: list[tuple[Target, Protocol | None]], cohort: Cohort,
       total += len(_for_curves(found)) * beyond.draws_of_curve(protocol, extent.learning_curve)
       if extent.leave_one_site_out and SITE.column in cohort.table:
         total += (len(found) - 1) * len(beyond.left_out_sites(
-            protocol, _sites(cohort, protocol.target), settings))
+            protocol, _sites(cohort, protocol.target), settings)[0])
   return total
 
 

@@ -124,7 +124,7 @@ def test_a_left_out_site_is_predicted_from_the_others_alone(evaluation, cohort):
   target = tasks.read_target(TASKS['age'], cohort.table, 10)
   protocol = choose_protocol(target, cohort.seen, FEW)
   sites = cohort.table['site'].to_numpy()
-  for site, (split, _) in beyond.left_out_sites(protocol, sites, FEW).items():
+  for site, (split, _) in beyond.left_out_sites(protocol, sites, FEW)[0].items():
     assert set(sites[split[1]]) == {site} and site not in set(sites[split[0]])
     assert len(split[0]) + len(split[1]) == 180
   rows = evaluation.leave_one_site_out
@@ -384,3 +384,16 @@ def test_an_interrupted_evaluation_goes_on(cohort, tmp_path, monkeypatch):
   assert asked[1:] == ['age', 'sex', 'site (leakage)']
   Finished(tmp_path).clear()
   assert not (tmp_path / '.unfinished').exists()
+
+
+def test_a_site_that_is_not_left_out_is_said_with_the_reason():
+  """A small site, one of a single class, and one without which a class is missing."""
+  rng = np.random.default_rng(0)
+  site = np.repeat(['small', 'one', 'all', 'more'], [4, 20, 30, 30])
+  sex = np.where(site == 'one', 'F', rng.choice(['M', 'F'], 84))
+  cohort = cohort_of({'age': rng.uniform(20, 80, 84), 'sex': sex, 'site': site})
+  found = run(cohort, {'ours': (_features(cohort),)}, tasks.choose_tasks('sex', TASKS, COHORTS),
+              FEW, Extent('none', True), {}, progress=False)
+  assert set(found.leave_one_site_out['site']) == {'all', 'more'}
+  assert 'sex: not predicted from the other sites: one: a single class, small: 4 people' in (
+      found.notes)
