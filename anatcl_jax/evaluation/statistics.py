@@ -20,12 +20,14 @@ class Estimate:
   value: float
   pseudovalues: np.ndarray      # [people predicted]
   fitted: float                 # people that a probe was fitted on, mean over folds
+  unseen: float = 0.0           # variance of the pseudovalues that these people can't show
 
   def __sub__(self, other: Estimate) -> Estimate:
-    return Estimate(self.value - other.value, self.pseudovalues - other.pseudovalues, self.fitted)
+    return Estimate(self.value - other.value, self.pseudovalues - other.pseudovalues, self.fitted,
+                    self.unseen + other.unseen)
 
   def __neg__(self) -> Estimate:
-    return Estimate(-self.value, -self.pseudovalues, self.fitted)
+    return dataclasses.replace(self, value=-self.value, pseudovalues=-self.pseudovalues)
 
   @property
   def without_each(self) -> np.ndarray:
@@ -44,7 +46,8 @@ class Estimate:
     count = len(self.pseudovalues)
     if count < 2 or not np.isfinite(self.pseudovalues).all():
       return np.nan
-    return float(np.std(self.pseudovalues, ddof=1) * np.sqrt(1 / count + 1 / self.fitted))
+    variance = np.var(self.pseudovalues, ddof=1) + self.unseen
+    return float(np.sqrt(variance * (1 / count + 1 / self.fitted)))
 
   def interval(self, bounds: tuple[float, float] = (-np.inf, np.inf),
                level: float = 0.95) -> tuple[float, float]:
@@ -82,7 +85,27 @@ def estimates(target: Target, splits: list[Split], predictions: list[np.ndarray]
   rows = metrics.pooled(np.concatenate([total, total + np.concatenate(without)]),
                         len(target.classes))
   fitted = people_fitted(target, splits)
-  return {metric: jackknifed(values, fitted) for metric, values in rows.items()}
+  found = {metric: jackknifed(values, fitted) for metric, values in rows.items()}
+  if target.classes and any(np.ptp(one, 0).any() for one in probabilities):   # no mere guess
+    found['balanced_accuracy'] = dataclasses.replace(
+        found['balanced_accuracy'], unseen=_unseen(target, splits, predictions))
+  return found
+
+
+def _unseen(target: Target, splits: list[Split], predictions: list[np.ndarray]) -> float:
+  """What classes of which all people are right, or none, add to balanced accuracy's variance.
+
+  Their recalls vary as those of n people do of whom, by Laplace's rule of succession, one in n + 2
+  is otherwise.
+  """
+  own = target.select(np.concatenate([test for _, test in splits]))
+  right = np.concatenate(predictions) == own.values
+  codes, parts = np.unique(own.values), []
+  for code in codes:
+    people = len(set(own.groups[own.values == code]))
+    alike = len(set(right[own.values == code])) == 1
+    parts.append(alike * (people + 1) / (people + 2)**2 / people)
+  return len(set(own.groups)) * sum(parts) / len(codes)**2
 
 
 def people_fitted(target: Target, splits: list[Split]) -> float:

@@ -22,17 +22,16 @@ from anatcl_jax.evaluation import metrics, statistics
 from anatcl_jax.evaluation.splits import Split, grouped_folds
 from anatcl_jax.evaluation.tasks import CLASSIFICATION, REGRESSION, Target, Task
 
-_FEATURES, _FOLDS, _FITTED = 8, 5, 4       # in a single split, four are fitted on for one predicted
+_FOLDS, _FITTED = 5, 4                     # in a single split, four are fitted on for one predicted
 _NOISE = 0.25                              # variance of a number that no feature knows
-_PENALTY = 3.0
 _HEADER = """<!-- {made_by} -->
 # Do intervals cover, and do tests hold their level?
 
-{trials} draws of each row, seed {seed}, {features} features. "n" people are predicted: in {folds}
-folds, or in a single split by a probe that was fitted on {fitted} n others. Covers: how often the
-95 % interval holds the true score of the very probes of the draw / the mean true score of such
-probes, which also varies with the people fitted on. Told apart: how often p is below 0.05 between
-two representations that are equally good; in brackets, had the variance only the people predicted.
+{trials} draws of each row, seed {seed}; 8 features where no other number stands. So many people, n,
+are predicted: in {folds} folds, or in a single split by a probe that was fitted on {fitted} n others.
+Covers: how often the 95 % interval holds the true score of the very probes of the draw / the mean
+true score of such probes. Told apart: how often p is below 0.05 between two representations that are
+equally good; in brackets, had the standard error only the people predicted (1/n, not 1/n + 1/m).
 The standard error of a share of 0.95 is {error:.3f}.
 
 Made by `python -m anatcl_jax.studies intervals --trials {trials} --seed {seed}`.
@@ -48,11 +47,12 @@ class Number:
 
   strength: float
   words: str
+  features: int = 8
 
   def draw(self, rng: np.random.Generator, people: int) -> tuple[Target, list[np.ndarray]]:
     """The people, and two representations of them."""
     part = rng.normal(size=people)
-    features = [self.strength * part[:, None] + rng.normal(size=(people, _FEATURES))
+    features = [self.strength * part[:, None] + rng.normal(size=(people, self.features))
                 for _ in range(2)]
     return _target(part + np.sqrt(_NOISE) * rng.normal(size=people), ()), features
 
@@ -72,18 +72,19 @@ class Classes:
   distance: float
   words: str
   rare: int = 0             # people of the second class, of those predicted; 0 is a half
+  features: int = 8
 
   def draw(self, rng: np.random.Generator, people: int) -> tuple[Target, list[np.ndarray]]:
     """The people, and two representations of them; `rare` is of the people predicted."""
     members = rng.permutation(people) < (self.rare or people // 2)
-    shift = (members[:, None] - 0.5) * self.distance / np.sqrt(_FEATURES)
+    shift = (members[:, None] - 0.5) * self.distance / np.sqrt(self.features)
     return (_target(members, ('control', 'case')),
-            [shift + rng.normal(size=(people, _FEATURES)) for _ in range(2)])
+            [shift + rng.normal(size=(people, self.features)) for _ in range(2)])
 
   def truth(self, slopes: np.ndarray, constant: float) -> dict[str, float]:
     """Of calling those cases where x @ slopes + constant is above 0."""
     spread = np.linalg.norm(slopes)
-    half = slopes.sum() * self.distance / np.sqrt(_FEATURES) / 2
+    half = slopes.sum() * self.distance / np.sqrt(self.features) / 2
     recalls = scipy.stats.norm.cdf([(half - constant) / spread, (half + constant) / spread])
     return {'balanced_accuracy': recalls.mean(),
             'roc_auc': scipy.stats.norm.cdf(2 * half / spread / np.sqrt(2))}
@@ -95,7 +96,9 @@ CASES = tuple((case, people) for case, sizes in (
     (Classes(1.2, 'two classes'), (30, 60, 150)),
     (Classes(0.0, 'two classes that nothing tells'), (30, 60, 150)),
     (Classes(1.2, 'a class of 10', 10), (60, 150)),
-    (Classes(0.0, 'a class of 10 that nothing tells', 10), (60, 150))) for people in sizes)
+    (Classes(0.0, 'a class of 10 that nothing tells', 10), (60, 150)),
+    (Number(0.15, 'a number, 256 features', 256), (60,)),
+    (Classes(2.5, 'a class of 10, 256 features', 10, 256), (60, 150))) for people in sizes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,8 +173,8 @@ def _probe(x: np.ndarray, values: np.ndarray, classes: tuple[str, ...]) -> tuple
   weights = weights / weights.sum()
   centre, mean = weights @ x, weights @ values
   centred = (x - centre) * weights[:, None]
-  slopes = np.linalg.solve(centred.T @ (x - centre) + _PENALTY / len(x) * np.eye(x.shape[1]),
-                           centred.T @ (values - mean))
+  penalty = 0.4 * x.shape[1] / len(x) * np.eye(x.shape[1])
+  slopes = np.linalg.solve(centred.T @ (x - centre) + penalty, centred.T @ (values - mean))
   return slopes, float(mean - centre @ slopes)
 
 
@@ -186,7 +189,7 @@ def _target(values: np.ndarray, classes: tuple[str, ...]) -> Target:
 def main(arguments: list[str], prog: str) -> None:
   """The command line."""
   parser = command_line.Parser(prog=prog, description=__doc__)
-  parser.add_argument('--trials', type=command_line.at_least(1), default=1000, metavar='N',
+  parser.add_argument('--trials', type=command_line.at_least(1), default=500, metavar='N',
                       help='draws of each row (default: %(default)s, minutes)')
   parser.add_argument('--seed', type=command_line.seed, default=0, metavar='N',
                       help='of all draws (default: %(default)s)')
@@ -197,8 +200,8 @@ def main(arguments: list[str], prog: str) -> None:
     from anatcl_jax.progress import progress_bar
     outputs.check_file(options.out, '--out')
     text = _HEADER.format(
-        made_by=outputs.MADE_BY, trials=options.trials, seed=options.seed, features=_FEATURES,
-        folds=_FOLDS, fitted=_FITTED, error=np.sqrt(0.95 * 0.05 / options.trials))
+        made_by=outputs.MADE_BY, trials=options.trials, seed=options.seed, folds=_FOLDS,
+        fitted=_FITTED, error=np.sqrt(0.95 * 0.05 / options.trials))
     with progress_bar(2 * len(CASES), 'intervals', 'rows') as progress:
       for case, people in CASES:
         for single in (False, True):

@@ -77,6 +77,12 @@ def test_a_rare_class_is_never_left_out_of_balanced_accuracy():
   one = statistics.estimates(target, folds, [np.zeros(8)] * 5, rates)
   assert one['balanced_accuracy'].value == 0.5 and one['roc_auc'].value == 0.5
   assert one['balanced_accuracy'].interval((0, 1)) == (0.5, 0.5)
+  # A probe that might have said otherwise: of 3 people all wrong, of 37 all right.
+  said = [np.stack([1 - one, one], 1) for one in np.random.default_rng(0).uniform(0, 0.4, (5, 8))]
+  probe = statistics.estimates(target, folds, [np.zeros(8)] * 5, said)['balanced_accuracy']
+  unseen = 40 / 4 * (4 / 25 / 3 + 38 / 39**2 / 37)
+  assert probe.value == 0.5 and probe.unseen == pytest.approx(unseen)
+  assert probe.standard_error == pytest.approx(np.sqrt(unseen * (1 / 40 + 1 / 32)))
   # Where the class is but one person, nothing is known of how it varies.
   alone = target_of(np.r_[1, np.zeros(39)], ('control', 'case'))
   one = statistics.estimates(alone, folds, [np.zeros(8)] * 5, rates)['balanced_accuracy']
