@@ -27,16 +27,17 @@ _NOISE = 0.25                              # variance of a number that no featur
 _HEADER = """<!-- {made_by} -->
 # Do intervals cover, and do tests hold their level?
 
-{trials} draws of each row, seed {seed}; 8 features where no other number stands. So many people, n,
-are predicted: in {folds} folds, or in a single split by a probe that was fitted on {fitted} n others.
+{trials} draws of each row, seed {seed}; 8 features where no other number stands. n people are
+predicted: in {folds} folds, or in a single split by a probe that was fitted on {fitted} n others.
 Covers: how often the 95 % interval holds the true score of the very probes of the draw / the mean
-true score of such probes. Told apart: how often p is below 0.05 between two representations that are
-equally good; in brackets, had the standard error only the people predicted (1/n, not 1/n + 1/m).
-The standard error of a share of 0.95 is {error:.3f}.
+true score of such probes. Told apart: how often p is below 0.05 between two representations that
+are equally good; in brackets, had the standard error only the people predicted (1/n for 1/n + 1/m).
+First MAE or balanced accuracy, then R2 or ROC-AUC. A share of 0.95 has a standard error of
+{error:.3f}.
 
 Made by `python -m anatcl_jax.studies intervals --trials {trials} --seed {seed}`.
 
-| what | n | split | metric | true score | covers | told apart |
+| what | n | split | covers | covers | told apart | told apart |
 |---|---|---|---|---|---|---|
 """
 
@@ -205,10 +206,11 @@ def main(arguments: list[str], prog: str) -> None:
     with progress_bar(2 * len(CASES), 'intervals', 'rows') as progress:
       for case, people in CASES:
         for single in (False, True):
-          for row in measure(case, people, single, options.trials, options.seed):
-            text += (f'| {case.words} | {people} | {"single" if single else f"{_FOLDS} folds"} | '
-                     f'{row.metric} | {row.truth:.3f} | {row.own:.3f} / {row.mean:.3f} | '
-                     f'{row.told_apart:.3f} ({row.uncorrected:.3f}) |\n')
+          rows = measure(case, people, single, options.trials, options.seed)
+          cells = [case.words, str(people), 'single' if single else f'{_FOLDS} folds',
+                   *(f'{row.own:.3f} / {row.mean:.3f}' for row in rows),
+                   *(f'{row.told_apart:.3f} ({row.uncorrected:.3f})' for row in rows)]
+          text += f'| {" | ".join(cells)} |\n'
           progress.update()
     try:
       options.out.parent.mkdir(parents=True, exist_ok=True)
