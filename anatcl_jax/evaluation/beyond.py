@@ -116,9 +116,11 @@ def learning_curve(protocol: Protocol, inputs: dict[str, Variants], text: str, s
   """
   target, metric = protocol.target, protocol.target.task.main_metric
   names, fits = [], []
+  most = fewest_fitted(protocol)
   for size, repeats in repeats_of_curve(protocol, text).items():
     for repeat, number in itertools.product(range(repeats), range(len(protocol.splits))):
-      drawn = _draw(target, protocol.splits[number], size, settings, (number, repeat))
+      drawn = _draw(target, protocol.splits[number], size if size < most else len(target.rows),
+                    settings, (number, repeat))
       for name, variants in inputs.items() if drawn else ():
         names.append((size, name, repeat))
         fits.append(Fit('linear', variants[0], target, *drawn, settings.seed))
@@ -148,9 +150,14 @@ def draws_of_curve(protocol: Protocol, text: str) -> int:
 
 def repeats_of_curve(protocol: Protocol, text: str) -> dict[int, int]:
   """Sizes of a curve, and how often each is drawn from a split; all people can't be drawn twice."""
-  most = min(len(set(protocol.target.groups[fit])) for fit, _ in protocol.splits)
+  most = fewest_fitted(protocol)
   return {size: 1 if len(protocol.splits) > 1 or size == most else _REPEATS
           for size in curve_sizes(text, most)}
+
+
+def fewest_fitted(protocol: Protocol) -> int:
+  """People of the smallest fitted side: the right end of a curve, where all of each side are."""
+  return min(len(set(protocol.target.groups[fit])) for fit, _ in protocol.splits)
 
 
 def _draw(target: Target, split: Split, size: int, settings: Settings,

@@ -397,3 +397,21 @@ def test_a_site_that_is_not_left_out_is_said_with_the_reason():
   assert set(found.leave_one_site_out['site']) == {'all', 'more'}
   assert 'sex: not predicted from the other sites: one: a single class, small: 4 people' in (
       found.notes)
+
+
+@pytest.mark.parametrize('seen', [0, 61])
+def test_one_number_for_one_thing(seen):
+  """The right end of a curve is the result, also where folds differ in size and seeds are even."""
+  rng = np.random.default_rng(5)
+  cohort = cohort_of({'age': rng.uniform(20, 80, 83), 'sex': rng.choice(['M', 'F'], 83)},
+                     seen=np.arange(83) < seen)
+  encoders = {'ours': (_features(cohort, 0.3),),
+              'untrained': tuple(_features(cohort, 0.1, seed) for seed in (1, 2))}
+  found = run(cohort, encoders, tasks.choose_tasks('age,sex', TASKS, COHORTS),
+              dataclasses.replace(FEW, folds=4), Extent('auto', False), {}, progress=False)
+  table = write.results_table(found).set_index(['task', 'features', 'metric'])['mean']
+  curve = found.learning_curves
+  last = curve[curve['subjects'] == (seen or 62)]
+  assert len(last) == 6
+  for row in last.itertuples():
+    assert row.mean == pytest.approx(table[row.task, row.features, row.metric], rel=1e-12)
