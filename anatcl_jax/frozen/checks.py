@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from anatcl_jax.cohorts.origins import QUASI_RAW, Origin
 from anatcl_jax.cohorts.volumes import Grid
 from anatcl_jax.data import intensity
 from anatcl_jax.errors import listed
@@ -36,8 +37,10 @@ def warnings(rows: list[Row], labels: list[str], card: dict[str, Any]) -> list[s
   """A sentence for each sign, most of them none; rows and labels belong together."""
   features = np.stack([row.features for row in rows])
   found = []
-  if unlike := [label for label, row in zip(labels, rows)
-                if row.high > MOST_HIGH or row.nonzero > MOST_NONZERO]:
+  trained = Origin.of_record(card.get('maps'))
+  of_t1 = trained is not None and trained.values == QUASI_RAW     # and so T1 is what it wants
+  if not of_t1 and (unlike := [label for label, row in zip(labels, rows)
+                               if row.high > MOST_HIGH or row.nonzero > MOST_NONZERO]):
     high, nonzero = max(row.high for row in rows), max(row.nonzero for row in rows)
     found.append(
         f'{len(unlike)} of {len(rows)} volumes look like T1 images, not like gray-matter maps '

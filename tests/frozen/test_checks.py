@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import matplotlib.image
 import nibabel
 import numpy as np
 
+from anatcl_jax.cohorts import origins
 from anatcl_jax.frozen import checks as feature_checks
 from anatcl_jax.frozen.rows import Row
 from anatcl_jax.report import representation
@@ -24,6 +26,14 @@ def rows_of(features, nonzero=0.3, high=1.4):
 def test_nothing_is_said_of_sound_features():
   card = {'features_range': {'low': [-5] * 8, 'high': [5] * 8}}
   assert feature_checks.warnings(rows_of(RNG.normal(size=(6, 8))), LABELS, card) == []
+
+
+def test_an_encoder_of_quasi_raw_images_wants_t1():
+  rows = rows_of(RNG.normal(size=(6, 8)), high=900)
+  assert 'look like T1 images' in feature_checks.warnings(rows, LABELS, {})[0]
+  for kind, said in (('quasiraw', 0), ('vbm', 1)):
+    card = {'maps': dataclasses.asdict(origins.OPENBHB[kind])}
+    assert len(feature_checks.warnings(rows, LABELS, card)) == said
 
 
 def test_channels_that_never_change():

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pathlib
+import re
+import shlex
 
 import nibabel
 import numpy as np
@@ -155,3 +158,11 @@ def test_maps_of_our_own_are_told_from_cat12s(scans, steps, tmp_path):
   gray, = (tmp_path / 'gm').glob('sub-01/anat/*_probseg.nii.gz')
   assert origins.of_volume(NiftiFile(gray), None).values == origins.OWN_SPACE
   assert description['Steps'][-1]['step'].startswith('modulation')
+
+
+def test_the_commands_of_the_docs_parse():
+  text = (pathlib.Path(__file__).parents[3] / 'docs' / 't1.md').read_text().replace('\\\n', '')
+  found = re.findall(r'^python -m anatcl_jax\.prepare (.*)$', text, flags=re.MULTILINE)
+  assert len(found) >= 4
+  for line in found:
+    prepare.command_line_parser().parse_args(shlex.split(line))
