@@ -164,7 +164,7 @@ def _against_untrained(evaluation: Evaluation, outcome: Outcome) -> str:
       + ('not told apart from' if not row.p < 0.05 else
          'better than' if row.difference > 0 else 'worse than')
       + f' untrained, by {shown(row.difference)} ({shown(row.low)} to {shown(row.high)}), '
-        f'p {shown_p(row.p)}, {shown_p(row.p_holm)} after Holm'
+        f'p {shown_p(row.p)}, after Holm {shown_p(row.p_holm).removeprefix("= ")}'
       for row in rows.itertuples())
 
 
