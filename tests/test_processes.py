@@ -46,7 +46,8 @@ def test_a_run_goes_on_with_other_numbers_of_them(runner, whole, tmp_path):
   check_same(tmp_path / 'run', whole[0], **ROUNDING)
 
 
-@pytest.mark.parametrize('victim', [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('victim', [0, 1])
 def test_when_one_dies_the_other_stops_and_says_so(runner, whole, tmp_path, victim):
   workers = runner.start(tmp_path / 'run', processes=2, epochs=400)
   assert workers[0].wait_until(lambda: 'epoch 2/' in workers[0].said()), workers[0].said()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import jax
+import pytest
 
 from anatcl_jax.bench import loop
 from anatcl_jax.training import train, watch
 from tests.small_run import small_config
 
 
+@pytest.mark.slow
 def test_the_devices_are_never_idle(training_set, small_model):
   """Rows, checkpoints and reading hide behind steps of 0.1 s; the goal is 3 % at 0.3 s."""
   config = small_config(training_set.directory)

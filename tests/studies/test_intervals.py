@@ -7,8 +7,8 @@ import pytest
 import sklearn.metrics
 
 from anatcl_jax.studies import __main__ as studies
-from anatcl_jax.studies import intervals
-from anatcl_jax.studies.intervals import Classes, Number
+from anatcl_jax.studies import coverage
+from anatcl_jax.studies.coverage import Classes, Number
 
 
 @pytest.mark.parametrize('case', [Number(0.5, ''), Number(0.0, ''), Classes(1.2, '')])
@@ -33,18 +33,18 @@ def test_the_true_score_is_that_of_very_many_people(case):
 @pytest.mark.parametrize('row, single', [
     (0, False), (7, False), (9, False), (12, False), (3, True), (17, False)])
 def test_intervals_cover_and_tests_hold(row, single):
-  case, people = intervals.CASES[row]
-  for found in intervals.measure(case, people, single, 120, 0):
+  case, people = coverage.CASES[row]
+  for found in coverage.measure(case, people, single, 120, 0):
     # Within three standard errors of 0.95 and of 0.05.
     assert found.own > 0.89 and found.told_apart < 0.11, (case.words, found)
 
 
 def test_the_page_is_the_same_for_a_seed(tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr(intervals, 'CASES', intervals.CASES[:1])
+  monkeypatch.setattr(coverage, 'CASES', coverage.CASES[:1])
   for name in ('a', 'b'):
     studies.main(['intervals', '--trials', '3', '--out', str(tmp_path / f'{name}.md')])
   text = (tmp_path / 'a.md').read_text()
   assert text == (tmp_path / 'b.md').read_text() and text.count('\n| a number | 30 |') == 2
-  row = intervals.measure(*intervals.CASES[0], True, 3, 0)[0]
+  row = coverage.measure(*coverage.CASES[0], True, 3, 0)[0]
   assert f'| single | {row.own:.3f} / {row.mean:.3f} |' in text
-  assert row == intervals.measure(*intervals.CASES[0], True, 3, 0)[0]
+  assert row == coverage.measure(*coverage.CASES[0], True, 3, 0)[0]
