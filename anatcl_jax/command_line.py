@@ -176,6 +176,14 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
                            'what lies around the head, or all (default: %(default)s)')
 
 
+def add_id_pattern(parser: argparse.ArgumentParser) -> None:
+  """Adds the option of whose scans are in files that no table names."""
+  parser.add_argument('--id-pattern', metavar='REGEX',
+                      help='regular expression that finds (?P<participant>...) and, if there are '
+                           'any, (?P<session>...) in the path of a volume (default: by name, as '
+                           'BIDS and CAT12 name them, else the whole file name)')
+
+
 def add_weights_cache(parser: argparse.ArgumentParser) -> None:
   """Adds the option of where released weights that are named are kept."""
   parser.add_argument('--weights-cache', type=pathlib.Path, metavar='DIR',

@@ -138,9 +138,10 @@ def _make(encoders: dict[str, Encoder], inputs: list[Input], options: argparse.N
   labels = [tables.joined_identifier(one.participant_id, one.session) for one in kept]
   warnings = list(notes)
   for name, rows in of_scans.items():
-    found = feature_checks.warnings(rows, labels, encoders[name].checked_card())
-    # What is said of volumes is said once.
-    warnings += [f'{name}: {one}' if several and 'channels' in one else one for one in found]
+    card = encoders[name].checked_card()
+    warnings += feature_checks.of_volumes(rows, labels, card)     # of several encoders said once
+    warnings += [f'{name}: {one}' if several else one
+                 for one in feature_checks.of_features(rows, labels, card)]
   warnings = [*dict.fromkeys(warnings), *_repeated(labels)]
   if options.volumes and not all(encoder.grid for encoder in encoders.values()):
     warnings += feature_checks.several_grids([read_grid(one.volume) for one in kept], labels)
@@ -199,10 +200,7 @@ def command_line_parser(prog: str = 'python -m anatcl_jax.features') -> command_
                      help='a shard set of anatcl_jax.prepare')
   parser.add_argument('--out', required=True, type=pathlib.Path, metavar='TABLE',
                       help='a new .tsv, or .parquet with the extra of that name')
-  parser.add_argument('--id-pattern', metavar='REGEX',
-                      help='regular expression that finds (?P<participant>...) and, if there are '
-                           'any, (?P<session>...) in the path of a volume (default: by name, as '
-                           'BIDS and CAT12 name them, else the whole file name)')
+  command_line.add_id_pattern(parser)
   command_line.add_reading(parser)
   parser.add_argument('--grid', choices=GRIDS, default=CARD,
                       help='voxels that --volumes are put on: those of the card (where it knows '
@@ -262,30 +260,12 @@ def _check(options: argparse.Namespace) -> None:
 def _files(options: argparse.Namespace) -> tuple[list[Input], bool]:
   """Files of --volumes in the order of their paths, and whether their folder says SYNTHETIC."""
   from anatcl_jax.cohorts import cohort as cohorts
-  from anatcl_jax.cohorts import find_scans, fsl_vbm
-  from anatcl_jax.cohorts.identifiers import Known, natural_key
-  from anatcl_jax.cohorts.phenotypes import PRESETS
-  from anatcl_jax.cohorts.volume_files import stem
+  from anatcl_jax.cohorts import find_scans
   from anatcl_jax.frozen.rows import File
   files = {path for pattern in options.volumes for path in find_scans.matching(pattern)}
-  id_pattern = options.id_pattern
-  rule = find_scans.compiled(id_pattern) if id_pattern is not None else None
-  inputs, unnamed = [], []
-  named = [pair for path in files for pair in fsl_vbm.volumes(path)]
-  for path, volume in sorted(named, key=lambda pair: natural_key(pair[0].as_posix())):
-    key = find_scans.scan_key(path, Known(), PRESETS['bids'], rule)
-    if not key:
-      unnamed.append(path.name)
-      key = stem(path), ''
-    inputs.append(File(*key, dataclasses.replace(
-        volume, geometry=options.geometry, nan_is_zero=options.nan == 'zero')))
-  if unnamed and rule:
-    raise UserError(f'{listed(unnamed, 3)}: --id-pattern {id_pattern!r} does not match; mend it, '
-                    'or narrow --volumes')
-  if unnamed:
-    print(f'note: no participant (sub-...) in the name of {listed(unnamed, 3)}: the file name '
-          'stands for it; --id-pattern finds others', file=sys.stderr)
-  return inputs, cohorts.any_synthetic(files)
+  scans = find_scans.named_by_file(files, options.id_pattern, geometry=options.geometry,
+                                   nan_is_zero=options.nan == 'zero')
+  return [File(*key, volume) for key, volume in scans], cohorts.any_synthetic(files)
 
 
 def _records(data_dir: str) -> tuple[list[Input], bool]:

@@ -54,9 +54,18 @@ def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
   Raises:
     UserError: the file system does not take it.
   """
+  write_page(path, json.dumps({'made_by': MADE_BY} | content, indent=1) + '\n')
+
+
+def write_page(path: pathlib.Path, text: str) -> None:
+  """Writes a page whose text holds the mark; folders on the way are made.
+
+  Raises:
+    UserError: the file system does not take it.
+  """
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({'made_by': MADE_BY} | content, indent=1) + '\n')
+    path.write_text(text, encoding='utf-8')
   except OSError as error:
     raise UserError(f'{path}: can\'t be written ({error.strerror})') from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pathlib
 import re
@@ -33,6 +34,16 @@ def expanded_list(text: str) -> str:
   """The same in each path of `PATH,NAME=PATH,...`."""
   parts = [part.rpartition('=') for part in text.split(',')]
   return ','.join(name + given + expanded(path.strip()) for name, given, path in parts)
+
+
+def sha256(path: pathlib.Path) -> str:
+  """SHA-256 of a file, in hexadecimal.
+
+  Raises:
+    OSError: it can't be read.
+  """
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def user_cache() -> pathlib.Path:

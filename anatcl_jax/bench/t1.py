@@ -116,7 +116,6 @@ def measured(options: argparse.Namespace) -> Figures:
 
 def _correlation(image) -> float:
   """Of a map on CAT12's grid, smoothed, with the template's gray matter in the template's brain."""
-  import numpy as np
   import scipy.ndimage
 
   from anatcl_jax.cohorts.t1 import quality, templates
@@ -125,7 +124,7 @@ def _correlation(image) -> float:
   brain, gray = (resampled(one, image.values.shape, image.affine)
                  for one in (template.brain, template.gray))
   smooth = scipy.ndimage.gaussian_filter(image.values, SMOOTHED / 2.3548 / image.spacing)
-  return quality.correlation(smooth[brain > 0.5], gray[np.asarray(brain) > 0.5])
+  return quality.correlation(smooth[brain > 0.5], gray[brain > 0.5])
 
 
 def _correlations(pattern: str) -> list[float]:

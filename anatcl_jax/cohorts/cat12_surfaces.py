@@ -172,7 +172,7 @@ def _of_json(path: pathlib.Path, atlas: str, wanted: str) -> dict[str, float]:
     return _once([(f'{side}_{region}', float(row['mean'])) for side in atlases.HEMISPHERES
                   for row in content[side]
                   if (region := atlases.find_region(row['name'], atlas))], path)
-  except (OSError, ValueError, LookupError, TypeError) as error:
+  except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
     raise UserError(f'{path}: is no JSON of T1Prep\'s regions ({first_line(error)}); copy or make '
                     'it again') from None
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import os
 import pathlib
 import re
 import sys
+from collections.abc import Iterable
 
 from anatcl_jax.cohorts import fsl_vbm, identifiers, origins, tables
 from anatcl_jax.cohorts.cohort import Scan
-from anatcl_jax.cohorts.identifiers import Known
-from anatcl_jax.cohorts.phenotypes import Preset, ScanKey
+from anatcl_jax.cohorts.identifiers import Known, natural_key
+from anatcl_jax.cohorts.phenotypes import PRESETS, Preset, ScanKey
 from anatcl_jax.cohorts.volume_files import is_named_as_volume, of_pair, stem
+from anatcl_jax.cohorts.volumes import VolumeSource
 from anatcl_jax.errors import UserError, listed
 
 _TEXTS = ('.json', '.tsv', '.csv', '.txt', '.html', '.md', '.log')     # beside volumes, never one
@@ -96,6 +99,36 @@ def matching(pattern: str) -> list[pathlib.Path]:
                     'leaves it alone, and check it with ls')
   return sorted({of_pair(path) for path in found},
                 key=lambda path: identifiers.natural_key(path.as_posix()))
+
+
+def named_by_file(paths: Iterable[pathlib.Path], id_pattern: str | None, *, geometry: str,
+                  nan_is_zero: bool) -> list[tuple[ScanKey, VolumeSource]]:
+  """Volumes of files with their identifiers, in the natural order of their paths, without a table.
+
+  Where no participant is in a name, the file's name stands for one, which is said.
+
+  Args:
+    geometry, nan_is_zero: how files are read, see NiftiFile.
+
+  Raises:
+    UserError: `id_pattern` does not match a path, or a 4-D file does not tell its scans.
+  """
+  rule = compiled(id_pattern) if id_pattern is not None else None
+  found, unnamed = [], []
+  named = [pair for path in paths for pair in fsl_vbm.volumes(path)]
+  for path, volume in sorted(named, key=lambda pair: natural_key(pair[0].as_posix())):
+    key = scan_key(path, Known(), PRESETS['bids'], rule)
+    if not key:
+      unnamed.append(path.name)
+      key = stem(path), ''
+    found.append((key, dataclasses.replace(volume, geometry=geometry, nan_is_zero=nan_is_zero)))
+  if unnamed and rule:
+    raise UserError(f'{listed(unnamed, 3)}: --id-pattern {id_pattern!r} does not match; mend it, '
+                    'or narrow --volumes')
+  if unnamed:
+    print(f'note: no participant (sub-...) in the name of {listed(unnamed, 3)}: the file name '
+          'stands for it; --id-pattern finds others', file=sys.stderr)
+  return found
 
 
 def scan_key(path: pathlib.Path, known: Known, preset: Preset,

@@ -11,6 +11,8 @@ import numpy as np
 from anatcl_jax.cohorts import atlas as atlases
 from anatcl_jax.errors import UserError, check_name
 
+FREESURFER = 'FreeSurfer'     # and FastSurfer, which measures as it does
+
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
@@ -61,7 +63,7 @@ class Morphometry:
   outliers: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
   absent: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
   unmatched: tuple[str, ...] = ()          # rows of no scan, as they are named
-  measured_by: str = 'FreeSurfer'          # or FastSurfer, which measures as it does
+  measured_by: str = FREESURFER
 
   @property
   def regions(self) -> tuple[str, ...]:

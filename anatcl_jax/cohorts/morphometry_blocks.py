@@ -8,13 +8,12 @@ import pathlib
 import numpy as np
 
 from anatcl_jax.cohorts import atlas as atlases
+from anatcl_jax.cohorts.morphometry import FREESURFER
 from anatcl_jax.cohorts.phenotypes import ScanKey
 from anatcl_jax.cohorts.row_names import plain_name
 from anatcl_jax.errors import UserError, listed
 
 Columns = dict[tuple[str, str], np.ndarray]     # (region, measure) -> a value a row, NaN: missing
-
-FREESURFER = 'FreeSurfer'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Block:
   keys: tuple[ScanKey, ...]
   columns: Columns
   lacks: dict[ScanKey, str] = dataclasses.field(default_factory=dict)
-  measured_by: str = FREESURFER     # and FastSurfer, which measures as it does
+  measured_by: str = FREESURFER
 
   def rows(self, kept: list[int]) -> Block:
     """Some of the rows."""

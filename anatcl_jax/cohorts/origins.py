@@ -194,7 +194,7 @@ def _generated_by(path: pathlib.Path) -> str | None:
   try:
     makers = json.loads(path.read_text(encoding='utf-8'))['GeneratedBy']
     names = [str(maker['Name']).lower() for maker in makers]
-  except (OSError, ValueError, LookupError, TypeError):
+  except (OSError, ValueError, LookupError, TypeError, RecursionError):
     return None
   return next((tool for word, tool in _MAKERS.items() for name in names if word in name), None)
 

@@ -11,13 +11,14 @@ import pandas
 from anatcl_jax.cohorts import atlas as atlases
 from anatcl_jax.cohorts import cat12_surfaces, freesurfer, id_columns, tables
 from anatcl_jax.cohorts.morphometry import (
+  FREESURFER,
   MEASURES,
   Morphometry,
   check_medians,
   outlying_cells,
   plausible,
 )
-from anatcl_jax.cohorts.morphometry_blocks import FREESURFER, Block, of_stream, put_together
+from anatcl_jax.cohorts.morphometry_blocks import Block, of_stream, put_together
 from anatcl_jax.cohorts.phenotypes import ScanKey
 from anatcl_jax.cohorts.region_columns import RegionColumn, region_column
 from anatcl_jax.cohorts.row_names import RowNames

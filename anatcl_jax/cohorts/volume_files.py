@@ -36,6 +36,7 @@ warnings.filterwarnings('ignore', module='nibabel')
 
 
 def is_named_as_volume(path: pathlib.Path) -> bool:
+  """Whether a file has an ending of those that are read as volumes."""
   return bool(_ENDING.search(path.name))
 
 

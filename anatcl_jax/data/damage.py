@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from anatcl_jax.data import digests
+from anatcl_jax import paths
 from anatcl_jax.data.shards import DamagedRecord, ShardSet
 from anatcl_jax.devices import processes
 from anatcl_jax.errors import listed
@@ -66,7 +66,7 @@ def forgotten_on_damage(workdir: pathlib.Path) -> Iterator[None]:
 def _damaged_in(data: ShardSet, shard: int) -> list[int]:
   info = data.info['shards'][shard]
   with contextlib.suppress(OSError):
-    if digests.of_file(data.directory / info['file']) == info['sha256']:
+    if paths.sha256(data.directory / info['file']) == info['sha256']:
       return []
   damaged = []
   for record in data.records_of(shard):

@@ -13,13 +13,9 @@ from typing import Any
 
 import pandas
 
+from anatcl_jax import paths
+
 LABEL_FILES = ('participants.tsv', 'morphometry.npy')
-
-
-def of_file(path: pathlib.Path) -> str:
-  """SHA-256 of a file, in hexadecimal."""
-  with path.open('rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def of_json(value: Any) -> str:
@@ -37,7 +33,7 @@ def signed(info: dict[str, Any], directory: pathlib.Path, table: pandas.DataFram
   """dataset.json with the digests of the scans, of the label files in `directory`, and its own."""
   info = {name: value for name, value in info.items() if name != 'digest'}
   info |= {'scans': of_scans(table),
-           'labels': {name: of_file(directory / name) for name in LABEL_FILES}}
+           'labels': {name: paths.sha256(directory / name) for name in LABEL_FILES}}
   return info | {'digest': of_json(info)}
 
 
@@ -52,4 +48,5 @@ def is_genuine(info: dict[str, Any]) -> bool:
 
 def changed_labels(info: dict[str, Any], directory: pathlib.Path) -> list[str]:
   """The label files that are not as they were written."""
-  return [name for name in LABEL_FILES if of_file(directory / name) != info['labels'].get(name)]
+  return [name for name in LABEL_FILES
+          if paths.sha256(directory / name) != info['labels'].get(name)]

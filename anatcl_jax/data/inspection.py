@@ -7,9 +7,9 @@ import pathlib
 import numpy as np
 import pandas
 
-from anatcl_jax import figures
+from anatcl_jax import figures, paths
 from anatcl_jax.cohorts import tables
-from anatcl_jax.data import digests, intensity
+from anatcl_jax.data import intensity
 from anatcl_jax.data.shards import ShardSet, open_shards
 from anatcl_jax.errors import RunFailure, UserError, listed
 from anatcl_jax.progress import progress_bar
@@ -43,7 +43,7 @@ def inspect(data_dir: pathlib.Path, sheet: pathlib.Path, most: int) -> None:
 def _check_files(data: ShardSet) -> None:
   with progress_bar(len(data.info['shards']), 'checksums', 'shards') as bar:
     for shard in data.info['shards']:
-      if digests.of_file(data.directory / shard['file']) != shard['sha256']:
+      if paths.sha256(data.directory / shard['file']) != shard['sha256']:
         raise RunFailure(f'{data.directory / shard["file"]} is damaged: it has not the checksum '
                          'that it was written with; prepare the set again')
       bar.update()

@@ -23,7 +23,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
 import anatcl_jax
-from anatcl_jax import lock
+from anatcl_jax import lock, paths
 from anatcl_jax.cohorts import atlas as atlases
 from anatcl_jax.cohorts import cohort as cohorts
 from anatcl_jax.cohorts import volume_files, write_tables
@@ -184,12 +184,12 @@ def _kept_shard(path: pathlib.Path, block: tuple[Scan, ...], recipe: Recipe, pre
   if entry_file.is_file():
     entry = _entry(entry_file)
     if (entry.get('fingerprint') == fingerprint and path.is_file()
-        and digests.of_file(path) == entry.get('sha256')):
+        and paths.sha256(path) == entry.get('sha256')):
       return entry
   if fingerprint not in previous:
     return None
   source = out / previous[fingerprint]['file']
-  if not source.is_file() or digests.of_file(source) != previous[fingerprint]['sha256']:
+  if not source.is_file() or paths.sha256(source) != previous[fingerprint]['sha256']:
     return None
   path.unlink(missing_ok=True)
   try:
@@ -216,7 +216,7 @@ def _write_shard(path: pathlib.Path, block: tuple[Scan, ...], recipe: Recipe, po
         statistics.append(figures)
       bar.update()
     writer.close()
-    digest = digests.of_file(temporary)
+    digest = paths.sha256(temporary)
     os.replace(temporary, path)
   except concurrent.futures.process.BrokenProcessPool:
     raise RunFailure('a process that reads volumes was killed, perhaps for lack of memory; run the '

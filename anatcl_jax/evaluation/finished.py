@@ -67,7 +67,7 @@ class Finished:
       return Part(tuple(_outcome(task, one) for one in stored['outcomes']),
                   tuple(stored['compared']),
                   *(pandas.DataFrame(stored[table]) for table in _TABLES), tuple(stored['notes']))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
       return None
 
   def write(self, name: str, part: Part) -> None:

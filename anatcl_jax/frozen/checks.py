@@ -33,9 +33,8 @@ def far_outside(features: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.n
   return (features < low - width) | (features > high + width)
 
 
-def warnings(rows: list[Row], labels: list[str], card: dict[str, Any]) -> list[str]:
-  """A sentence for each sign, most of them none; rows and labels belong together."""
-  features = np.stack([row.features for row in rows])
+def of_volumes(rows: list[Row], labels: list[str], card: dict[str, Any]) -> list[str]:
+  """A sentence for each sign that volumes are of a wrong kind; rows and labels belong together."""
   found = []
   trained = Origin.of_record(card.get('maps'))
   of_t1 = trained is not None and trained.values == QUASI_RAW     # and so T1 is what it wants
@@ -47,7 +46,13 @@ def warnings(rows: list[Row], labels: list[str], card: dict[str, Any]) -> list[s
         f'({listed(unlike, 3)}; values up to {high:.4g}, expected below about {MOST_HIGH:g}; '
         f'{nonzero:.0%} of voxels not zero): features of such input mean nothing; give the '
         'modulated maps of CAT12 (mwp1) or FSL-VBM')
-  found += intensity.warnings(labels, np.array([[row.high] for row in rows]))
+  return found + intensity.warnings(labels, np.array([[row.high] for row in rows]))
+
+
+def of_features(rows: list[Row], labels: list[str], card: dict[str, Any]) -> list[str]:
+  """A sentence for each sign that an encoder's features mean nothing."""
+  features = np.stack([row.features for row in rows])
+  found = []
   if len(rows) > 1:
     same = constant_channels(features)
     if same.all():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from anatcl_jax.cohorts.morphometry import FREESURFER
 from anatcl_jax.cohorts.origins import Origin
 from anatcl_jax.evaluation.results import Evaluation, Outcome, is_baseline
 from anatcl_jax.evaluation.tasks import CHALLENGE, CLASSIFICATION, REGRESSION
@@ -110,7 +111,7 @@ def paragraph(evaluation: Evaluation, saliency_method: str | None = None) -> tup
 
 def _cited_tool(data: dict[str, Any], cite: Callable[[str], str]) -> str:
   """Whose morphometry it is; sets of old say nothing, and are of FreeSurfer."""
-  tool = data.get('measured_by') or 'FreeSurfer'
+  tool = data.get('measured_by') or FREESURFER
   return f'{tool} {cite(tool.lower())}' if tool.lower() in REFERENCES else tool
 
 

@@ -128,7 +128,8 @@ def _roc(outcomes: list[Outcome], made_up: tuple[bool, bool]) -> Picture:
   style.tidy(axes)
   return Picture(_file('roc', first), figure, 'ROC curves',
                  'Out-of-fold probabilities of all folds pooled: the area can differ a little from '
-                 'the mean over folds in the table.', 'Areas: ' + ', '.join(words))
+                 'that in the table, which is of pairs within a fold.',
+                 'Areas: ' + ', '.join(words))
 
 
 def _confusion(outcomes: list[Outcome], made_up: tuple[bool, bool]) -> Picture:

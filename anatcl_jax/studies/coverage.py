@@ -85,7 +85,6 @@ class Row:
   """Shares of the draws of a case, by one metric."""
 
   metric: str
-  truth: float              # mean over the draws
   own: float                # intervals that hold the score of the draw's own probes
   mean: float               # intervals that hold the mean score
   told_apart: float         # p below 0.05
@@ -103,7 +102,7 @@ def measure(case: Number | Classes, people: int, single: bool, trials: int, seed
     mean = truths.mean()
     bounds = [one.interval(metrics.RANGES[metric]) for one in found]
     rows.append(Row(
-        metric, mean, np.mean([low <= one <= high for (low, high), one in zip(bounds, truths)]),
+        metric, np.mean([low <= one <= high for (low, high), one in zip(bounds, truths)]),
         np.mean([low <= mean <= high for low, high in bounds]),
         np.mean([one.test()[1] < 0.05 for one in differences]),
         np.mean([dataclasses.replace(one, fitted=np.inf).test()[1] < 0.05

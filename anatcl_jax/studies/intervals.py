@@ -3,9 +3,7 @@
   python -m anatcl_jax.studies intervals --out FILE.md
   python -m anatcl_jax.studies intervals --trials 200 --seed 1 --out FILE.md
 
-Two representations that know equally much (or nothing) are drawn for a few people again and again,
-linear probes are fitted on them, and the probe's own folds, metrics, intervals and tests are
-applied; what each fitted probe would score on endlessly many people is computed, not drawn.
+The page says how people are drawn and what its columns are; coverage.py has the mathematics.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import math
 import pathlib
 
 from anatcl_jax import command_line, errors, outputs
-from anatcl_jax.errors import UserError
 
 _HEADER = """<!-- {made_by} -->
 # Do intervals cover, and do tests hold their level?
@@ -60,9 +57,5 @@ def main(arguments: list[str], prog: str) -> None:
                    *(f'{row.told_apart:.3f} ({row.uncorrected:.3f})' for row in rows)]
           text += f'| {" | ".join(cells)} |\n'
           progress.update()
-    try:
-      options.out.parent.mkdir(parents=True, exist_ok=True)
-      options.out.write_text(text, encoding='utf-8')
-    except OSError as error:
-      raise UserError(f'{options.out}: cannot be written ({error.strerror})') from None
+    outputs.write_page(options.out, text)
     print(text)

@@ -212,9 +212,5 @@ def main(arguments: list[str], prog: str) -> None:
         continue
       text += (f'| {row.descriptor} | {row.normalization} | {row.identification:.2f} | '
                f'{row.effective_positives:.1f} | {row.own_other:.2f} |\n')
-    try:
-      options.out.parent.mkdir(parents=True, exist_ok=True)
-      options.out.write_text(text, encoding='utf-8')
-    except OSError as error:
-      raise UserError(f'{options.out}: cannot be written ({error.strerror})') from None
+    outputs.write_page(options.out, text)
     print(text)

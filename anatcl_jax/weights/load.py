@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
@@ -14,8 +13,9 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from anatcl_jax import __version__, models
+from anatcl_jax import __version__, models, paths
 from anatcl_jax.cohorts import origins
+from anatcl_jax.cohorts.morphometry import FREESURFER
 from anatcl_jax.cohorts.volumes import NAMED_GRIDS, first_line
 from anatcl_jax.config import check_seed, crop_sizes
 from anatcl_jax.errors import UserError, check_name, listed
@@ -262,8 +262,6 @@ def _with_released_names(path: pathlib.Path, file: released.Released) -> Weights
     encoder, variables, head, batches_tracked = from_released(file.state)
   except UserError as error:
     raise UserError(f'{path}: {error}') from None
-  with path.open('rb') as stream:
-    sha256 = hashlib.file_digest(stream, 'sha256').hexdigest()
   path_at = path.absolute()
   descriptor, fold = published.described(f'{path_at.parent.name}/{path_at.name}')
   grid = NAMED_GRIDS['mni1.5']
@@ -284,11 +282,11 @@ def _with_released_names(path: pathlib.Path, file: released.Released) -> Weights
       'descriptor': descriptor,
       'fold': given if fold is None and type(given) is int else fold,
       'grid': {'shape': list(grid.shape), 'affine': [list(row) for row in grid.affine]},
-      'crop': [121, 128, 121], 'axes': AXES, 'source': str(path), 'sha256': sha256,
+      'crop': [121, 128, 121], 'axes': AXES, 'source': str(path), 'sha256': paths.sha256(path),
       'made_by': f'anatcl_jax {__version__}', 'synthetic': False, 'epoch': file.epoch,
       'options': _as_json(file.options), 'left_out': list(file.left_out),
       'batches_tracked': batches_tracked, 'maps': dataclasses.asdict(origins.OPENBHB['vbm']),
-      'measured_by': 'FreeSurfer', 'notes': notes}
+      'measured_by': FREESURFER, 'notes': notes}
   return Weights(encoder, variables, head, card)
 
 

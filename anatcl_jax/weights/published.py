@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
@@ -201,8 +200,7 @@ def _note(folder: pathlib.Path, one: Published, digest: str, size: int) -> None:
 
 def _digest(path: pathlib.Path) -> str:
   try:
-    with path.open('rb') as stream:
-      return hashlib.file_digest(stream, 'sha256').hexdigest()
+    return paths.sha256(path)
   except OSError as error:
     raise UserError(f'{path}: can\'t be read ({error.strerror})') from None
 

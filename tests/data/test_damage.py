@@ -12,6 +12,7 @@ import pandas
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from anatcl_jax import paths
 from anatcl_jax.data import damage, digests, pipeline, shards
 from anatcl_jax.devices import processes
 from anatcl_jax.errors import UserError
@@ -28,7 +29,7 @@ def write_shard(path: pathlib.Path, data: shards.ShardSet, records: range, dtype
     writer.write(shards.encode_record(*identifiers, data.read_volume(record)[0], dtype))
   writer.close()
   return data.info['shards'][0] | {'file': path.name, 'records': len(records),
-                                   'sha256': digests.of_file(path), 'bytes': path.stat().st_size}
+                                   'sha256': paths.sha256(path), 'bytes': path.stat().st_size}
 
 
 @pytest.fixture(scope='module')
@@ -148,7 +149,7 @@ def test_damaged_records_are_found_and_whole_shards_not_read_twice(copy, three_s
   warning = capsys.readouterr().err
   assert 'WARNING: 9 of 40 records are damaged and left out: sub-0004 (record 3, ' in warning
   read = []
-  monkeypatch.setattr(digests, 'of_file', lambda path: read.append(path.name) or 'another')
+  monkeypatch.setattr(paths, 'sha256', lambda path: read.append(path.name) or 'another')
   assert damage.find_damaged(data, tmp_path, 2) == expected
   assert sorted(read) == [_shard(copy, 0).name, 'volumes-00002-of-00003.array_record']
   with pytest.raises(shards.DamagedRecord), damage.forgotten_on_damage(tmp_path):

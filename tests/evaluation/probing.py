@@ -33,3 +33,14 @@ def cohort_of(columns: dict, sessions: int = 1, seen=None, seed: int = 0) -> Coh
   seen = np.zeros(len(table), bool) if seen is None else np.repeat(seen, sessions)
   regions = atlas.regions('desikan')
   return Cohort('SYNTHETIC', table, morphometry, regions, ('thickness',), seen, True)
+
+
+def features_of(cohort, strength=1.0, seed=0):
+  """Features that know age and sex."""
+  rng = np.random.default_rng(seed)
+  age = cohort.table['age'].to_numpy(float)
+  sex = (cohort.table['sex'] == 'F').to_numpy(float)
+  x = rng.normal(size=(len(age), 8))
+  x[:, 0] += strength * (age - age.mean()) / age.std() * 2
+  x[:, 1] += strength * sex * 2
+  return x.astype(np.float32)

@@ -1,42 +1,27 @@
-"""The whole evaluation on SYNTHETIC numbers: challenge, baselines, sites, curves, reliability."""
+"""The whole evaluation on SYNTHETIC numbers: baselines, sites, curves, reliability, few people."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import numpy as np
 import pandas
 import pytest
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import balanced_accuracy_score, mean_absolute_error
-from sklearn.model_selection import GridSearchCV
+from sklearn.linear_model import Ridge
+from sklearn.metrics import mean_absolute_error
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from anatcl_jax.errors import UserError
-from anatcl_jax.evaluation import beyond, challenge, representations, splits, tasks, write
+from anatcl_jax.evaluation import beyond, representations, tasks, write
 from anatcl_jax.evaluation import cohort as cohorts
-from anatcl_jax.evaluation import run as run_module
 from anatcl_jax.evaluation.evaluate import Settings, choose_protocol
-from anatcl_jax.evaluation.finished import Finished
 from anatcl_jax.evaluation.run import Extent, run
-from tests.evaluation.probing import cohort_of, target_of
+from tests.evaluation.probing import cohort_of, features_of
 
 TASKS, COHORTS = tasks.read_tasks('configs/tasks.py')
 FEW = Settings(folds=2, inner_folds=2)
 BARE = Extent('none', False)
-
-
-def _features(cohort, strength=1.0, seed=0):
-  """Features that know age and sex."""
-  rng = np.random.default_rng(seed)
-  age = cohort.table['age'].to_numpy(float)
-  sex = (cohort.table['sex'] == 'F').to_numpy(float)
-  x = rng.normal(size=(len(age), 8))
-  x[:, 0] += strength * (age - age.mean()) / age.std() * 2
-  x[:, 1] += strength * sex * 2
-  return x.astype(np.float32)
 
 
 @pytest.fixture(scope='module')
@@ -48,8 +33,8 @@ def cohort():
 
 @pytest.fixture(scope='module')
 def evaluation(cohort):
-  encoders = {'good': (_features(cohort),), 'poor': (_features(cohort, 0.2),),
-              'untrained': tuple(_features(cohort, 0, seed) for seed in range(2))}
+  encoders = {'good': (features_of(cohort),), 'poor': (features_of(cohort, 0.2),),
+              'untrained': tuple(features_of(cohort, 0, seed) for seed in range(2))}
   chosen = tasks.choose_tasks('age,sex,thickness:lh_insula,adni', TASKS, COHORTS)
   return run(cohort, encoders, chosen, FEW, Extent('25,45', True), {}, progress=False)
 
@@ -84,11 +69,11 @@ def test_tasks_of_a_cohort_that_do_not_apply_are_said(evaluation):
 def test_a_named_task_without_column_stops_the_run(cohort):
   chosen = tasks.choose_tasks('age,mmse', TASKS, COHORTS)
   with pytest.raises(UserError, match="no column 'mmse'"):
-    run(cohort, {'good': (_features(cohort),)}, chosen, FEW, BARE, {}, progress=False)
+    run(cohort, {'good': (features_of(cohort),)}, chosen, FEW, BARE, {}, progress=False)
   with pytest.raises(UserError, match="unknown region 'lh_insulaa'"):
-    run(cohort, {'good': (_features(cohort),)},
+    run(cohort, {'good': (features_of(cohort),)},
         tasks.choose_tasks('thickness:lh_insulaa', TASKS, COHORTS), FEW, BARE, {}, progress=False)
-  spoilt = _features(cohort)
+  spoilt = features_of(cohort)
   spoilt[7, 3] = np.nan
   with pytest.raises(UserError, match="features 'good' are not finite for 1 scans, such as "
                                       'sub-0003_ses-2'):
@@ -130,7 +115,7 @@ def test_a_left_out_site_is_predicted_from_the_others_alone(evaluation, cohort):
   rows = evaluation.leave_one_site_out
   row = rows[(rows['task'] == 'age') & (rows['features'] == 'good') & (rows['site'] == 'x')]
   fit, test = sites != 'x', sites == 'x'
-  x, age = _features(cohort), cohort.table['age'].to_numpy(float)
+  x, age = features_of(cohort), cohort.table['age'].to_numpy(float)
   direct = [mean_absolute_error(age[test], make_pipeline(StandardScaler(), Ridge(alpha)).fit(
       x[fit], age[fit]).predict(x[test])) for alpha in (0.01, 0.1, 1, 10, 100)]
   assert min(abs(value - row['score'].iloc[0]) for value in direct) < 1e-5
@@ -200,87 +185,6 @@ def test_labels_and_features_are_joined_by_identifier(cohort):
     cohorts.join(cohort, {'a': extra})
 
 
-def _challenge_cohort():
-  rng = np.random.default_rng(4)
-  count = 200
-  split = np.repeat(['train', 'internal_test', 'external_test'], [120, 40, 40])
-  site = np.where(split == 'external_test', 'new', rng.choice(['a', 'b', 'c'], count))
-  return cohort_of({'age': rng.uniform(20, 80, count), 'sex': rng.choice(['M', 'F'], count),
-                    'site': site, 'split': split})
-
-
-def test_the_challenge_score_is_the_one_written_out():
-  cohort = _challenge_cohort()
-  x = _features(cohort)
-  x[:, 3] += 2 * (cohort.table['site'] == 'a')
-  target = tasks.read_target(TASKS['openbhb_challenge'], cohort.table, 10)
-  one, = challenge.evaluate(target, cohort.table, cohort.seen, {'x': (x,)}, Settings())
-  table = cohort.table
-  train, internal, external = (np.flatnonzero(table['split'] == name) for name in (
-      'train', 'internal_test', 'external_test'))
-  strengths = {'alpha': [0.01, 0.1, 1, 10, 100]}
-  age, site = table['age'].to_numpy(float), table['site'].to_numpy()
-  inner = splits.grouped_folds(target_of(age[train], groups=target.groups[train]), 5, 0)
-  ridge = GridSearchCV(make_pipeline(StandardScaler(), Ridge()),
-                       {'ridge__alpha': strengths['alpha']}, cv=inner, scoring='r2')
-  ridge.fit(x[train], age[train])
-  external_mae = mean_absolute_error(age[external], ridge.predict(x[external]))
-  logistic = GridSearchCV(make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
-                          {'logisticregression__C': strengths['alpha']}, cv=inner,
-                          scoring='balanced_accuracy').fit(x[train], site[train])
-  accuracy = balanced_accuracy_score(site[internal], logistic.predict(x[internal]))
-  scores = {name: values[0] for name, values in one.outcome.fold_scores.items()}
-  assert scores['mae_external'] == pytest.approx(external_mae)
-  assert scores['mae_internal'] == pytest.approx(
-      mean_absolute_error(age[internal], ridge.predict(x[internal])))
-  assert scores['site_balanced_accuracy'] == pytest.approx(accuracy)
-  assert scores['challenge_score'] == pytest.approx(external_mae * accuracy**0.3)
-  low, high = one.outcome.interval['challenge_score']
-  assert low < scores['challenge_score'] < high
-
-
-def test_the_challenge_of_shuffled_labels_is_chance():
-  """Features that hold age and site find them; shuffled ones as a guess would."""
-  cohort = _challenge_cohort()
-  site = (cohort.table['site'].to_numpy()[:, None] == np.array(['a', 'b', 'c'])).astype(float)
-  x = np.concatenate([_features(cohort), 3 * site], 1)
-
-  def scores(table, inputs):
-    target = tasks.read_target(TASKS['openbhb_challenge'], table, 10)
-    return [{name: values[0] for name, values in one.outcome.fold_scores.items()}
-            for one in challenge.evaluate(target, table, cohort.seen, inputs, FEW)]
-
-  own, guess = scores(cohort.table, {'x': (x,), 'mean': (np.zeros((200, 1)),)})
-  assert own['mae_external'] < 0.6 * guess['mae_external']
-  assert own['site_balanced_accuracy'] > 0.9
-  assert guess['site_balanced_accuracy'] == pytest.approx(1 / 3)
-  shuffled = []
-  for seed in range(2):
-    rng, table = np.random.default_rng(seed), cohort.table.copy()
-    inside = np.flatnonzero(table['split'] != 'external_test')
-    table['age'] = rng.permutation(table['age'])
-    table.loc[inside, 'site'] = rng.permutation(table['site'].to_numpy()[inside])
-    shuffled += scores(table, {'x': (x,)})
-  # 4 standard errors of two means of 40 people: of a share of a third, and of a ratio of MAEs.
-  accuracy = np.mean([one['site_balanced_accuracy'] for one in shuffled])
-  assert abs(accuracy - 1 / 3) < 4 * np.sqrt(2 / 9 / 80)
-  ratio = np.mean([one['mae_external'] / guess['mae_external'] for one in shuffled])
-  assert abs(ratio - 1) < 4 * 0.6 / np.sqrt(80)
-
-
-def test_the_challenge_refuses_test_people_seen_in_pretraining():
-  cohort = _challenge_cohort()
-  chosen = tasks.choose_tasks('openbhb', TASKS, COHORTS)
-  encoders = {'x': (_features(cohort),)}
-  done = run(cohort, encoders, chosen, FEW, BARE, {}, progress=False)
-  assert {outcome.task.name for outcome in done.outcomes if not outcome.refused} == set(chosen)
-  seen = dataclasses.replace(cohort, seen=np.arange(200) < 130)
-  alone = tasks.choose_tasks('openbhb_challenge,age', TASKS, COHORTS)
-  done = run(seen, encoders, alone, FEW, BARE, {}, progress=False)
-  refused, = [outcome for outcome in done.outcomes if outcome.refused]
-  assert 'pretrain on the split train alone' in refused.note
-
-
 def test_tables_are_written_whole_and_can_be_read(evaluation, tmp_path):
   assert 'reliability.tsv' in write.write_tables(evaluation, tmp_path)
   names = write.write_tables(dataclasses.replace(
@@ -312,7 +216,7 @@ def test_few_people_are_done_or_left_out_with_a_reason(people, seen, sizes, inne
   tasks_ = tasks.choose_tasks('age,sex', TASKS, COHORTS)
   settings = Settings(folds=2, inner_folds=inner, fewest=5)
   try:
-    found = run(cohort, {'ours': (_features(cohort),)}, tasks_, settings, Extent(sizes, True), {},
+    found = run(cohort, {'ours': (features_of(cohort),)}, tasks_, settings, Extent(sizes, True), {},
                 progress=False)
   except UserError as error:
     assert 'too few' in str(error)
@@ -328,62 +232,12 @@ def test_a_task_that_nobody_named_ends_nothing():
   cohort = cohort_of({'age': rng.uniform(20, 80, 60),
                       'site': np.where(np.arange(60) % 30 == 0, 'x', 'y')},
                      seen=np.arange(60) < 30)
-  found = run(cohort, {'ours': (_features(cohort.__class__(
+  found = run(cohort, {'ours': (features_of(cohort.__class__(
       **{**vars(cohort), 'table': cohort.table.assign(sex='F')})),)},
               tasks.choose_tasks('age', TASKS, COHORTS), dataclasses.replace(FEW, fewest=2), BARE,
               {}, progress=False)
   assert not found.outcomes[0].refused and not len(found.leakage)
   assert any('not done: task site (leakage): too few people' in note for note in found.notes)
-
-
-def test_an_interrupted_evaluation_goes_on(cohort, tmp_path, monkeypatch):
-  """Tables stand after each task; what is done is not done again, unless anything has changed."""
-  chosen = tasks.choose_tasks('age,sex', TASKS, COHORTS)
-  encoders = {'good': (_features(cohort),)}
-  extent = Extent('25', True)
-  whole = run(cohort, encoders, chosen, FEW, extent, {}, progress=False)
-  asked = []
-  original = run_module.evaluate
-
-  def evaluate(protocol, *rest):
-    asked.append(protocol.target.task.name)
-    if asked == ['age', 'sex']:
-      raise KeyboardInterrupt
-    return original(protocol, *rest)
-
-  monkeypatch.setattr(run_module, 'evaluate', evaluate)
-
-  def go_on(settings=FEW, inputs=encoders):
-    return run(cohort, inputs, chosen, settings, extent, {}, progress=False,
-               finished=Finished(tmp_path),
-               written=lambda so_far, to_do: write.write_tables(so_far, tmp_path, to_do))
-
-  with pytest.raises(KeyboardInterrupt):
-    go_on()
-  table = pandas.read_csv(tmp_path / 'results.tsv', sep='\t')
-  assert set(table['task']) == {'age'}
-  assert json.loads((tmp_path / 'made.json').read_text())['unfinished'] == [
-      'sex', 'site (leakage)']
-  asked.append('interrupted')
-  found = go_on(dataclasses.replace(FEW, jobs=2))
-  assert asked == ['age', 'sex', 'interrupted', 'sex', 'site (leakage)']
-  assert 'done before the probe was interrupted: age' in found.notes
-  for name in ('results.tsv', 'predictions.tsv', 'comparisons.tsv', 'leakage.tsv',
-               'leave_one_site_out.tsv', 'learning_curves.tsv'):
-    for one, folder in ((whole, 'whole'), (found, 'found')):
-      write.write_tables(one, tmp_path / folder)
-    assert (tmp_path / 'whole' / name).read_bytes() == (tmp_path / 'found' / name).read_bytes()
-  asked[:] = ['x']
-  go_on(dataclasses.replace(FEW, seed=1))                       # other folds
-  go_on(FEW, {'good': (_features(cohort, seed=1),)})            # other features
-  assert asked[1:] == 2 * ['age', 'sex', 'site (leakage)']
-  for part in (tmp_path / '.unfinished').iterdir():
-    part.write_text('{')                                        # cut off by a crash
-  asked[:] = ['x']
-  go_on()
-  assert asked[1:] == ['age', 'sex', 'site (leakage)']
-  Finished(tmp_path).clear()
-  assert not (tmp_path / '.unfinished').exists()
 
 
 def test_a_site_that_is_not_left_out_is_said_with_the_reason():
@@ -392,7 +246,7 @@ def test_a_site_that_is_not_left_out_is_said_with_the_reason():
   site = np.repeat(['small', 'one', 'all', 'more'], [4, 20, 30, 30])
   sex = np.where(site == 'one', 'F', rng.choice(['M', 'F'], 84))
   cohort = cohort_of({'age': rng.uniform(20, 80, 84), 'sex': sex, 'site': site})
-  found = run(cohort, {'ours': (_features(cohort),)}, tasks.choose_tasks('sex', TASKS, COHORTS),
+  found = run(cohort, {'ours': (features_of(cohort),)}, tasks.choose_tasks('sex', TASKS, COHORTS),
               FEW, Extent('none', True), {}, progress=False)
   assert set(found.leave_one_site_out['site']) == {'all', 'more'}
   assert 'sex: not predicted from the other sites: one: a single class, small: 4 people' in (
@@ -405,8 +259,8 @@ def test_one_number_for_one_thing(seen):
   rng = np.random.default_rng(5)
   cohort = cohort_of({'age': rng.uniform(20, 80, 83), 'sex': rng.choice(['M', 'F'], 83)},
                      seen=np.arange(83) < seen)
-  encoders = {'ours': (_features(cohort, 0.3),),
-              'untrained': tuple(_features(cohort, 0.1, seed) for seed in (1, 2))}
+  encoders = {'ours': (features_of(cohort, 0.3),),
+              'untrained': tuple(features_of(cohort, 0.1, seed) for seed in (1, 2))}
   found = run(cohort, encoders, tasks.choose_tasks('age,sex', TASKS, COHORTS),
               dataclasses.replace(FEW, folds=4), Extent('auto', False), {}, progress=False)
   table = write.results_table(found).set_index(['task', 'features', 'metric'])['mean']

@@ -19,21 +19,27 @@ RNG = np.random.default_rng(0)
 LABELS = [f'sub-{i}' for i in range(6)]
 
 
+
+def _warnings(rows, labels, card):
+  return (feature_checks.of_volumes(rows, labels, card)
+          + feature_checks.of_features(rows, labels, card))
+
+
 def rows_of(features, nonzero=0.3, high=1.4):
   return [Row(row.astype(np.float32), nonzero, high) for row in features]
 
 
 def test_nothing_is_said_of_sound_features():
   card = {'features_range': {'low': [-5] * 8, 'high': [5] * 8}}
-  assert feature_checks.warnings(rows_of(RNG.normal(size=(6, 8))), LABELS, card) == []
+  assert _warnings(rows_of(RNG.normal(size=(6, 8))), LABELS, card) == []
 
 
 def test_an_encoder_of_quasi_raw_images_wants_t1():
   rows = rows_of(RNG.normal(size=(6, 8)), high=900)
-  assert 'look like T1 images' in feature_checks.warnings(rows, LABELS, {})[0]
+  assert 'look like T1 images' in _warnings(rows, LABELS, {})[0]
   for kind, said in (('quasiraw', 0), ('vbm', 1)):
     card = {'maps': dataclasses.asdict(origins.OPENBHB[kind])}
-    assert len(feature_checks.warnings(rows, LABELS, card)) == said
+    assert len(_warnings(rows, LABELS, card)) == said
 
 
 def test_channels_that_never_change():
@@ -41,10 +47,10 @@ def test_channels_that_never_change():
   features = RNG.normal(size=(6, 8))
   features[:, 2], features[:, 5] = 0, 7 + RNG.normal(size=6) * 1e-6
   features[:, 6] = 7 + RNG.normal(size=6) * 1e-2
-  one, = feature_checks.warnings(rows_of(features), LABELS, {})
+  one, = _warnings(rows_of(features), LABELS, {})
   assert one == '2 of 8 channels are the same for all 6 scans (f2, f5)'
-  assert not feature_checks.warnings(rows_of(features[:1]), LABELS[:1], {})
-  one, = feature_checks.warnings(rows_of(np.tile(features[:1], (6, 1))), LABELS, {})
+  assert not _warnings(rows_of(features[:1]), LABELS[:1], {})
+  one, = _warnings(rows_of(np.tile(features[:1], (6, 1))), LABELS, {})
   assert one.startswith('all 8 channels are the same for all 6 scans')
 
 
@@ -52,7 +58,7 @@ def test_features_far_outside_the_training_range():
   """Far is further than the range is wide: [1, 3] reaches from -1 to 5."""
   card = {'features_range': {'low': [1, 1], 'high': [3, 3]}}
   features = np.array([[2, 2], [-0.9, 4.9], [2, 5.1], [2, -1.1], [3, 2], [1, 2.5]])
-  one, = feature_checks.warnings(rows_of(features), LABELS, card)
+  one, = _warnings(rows_of(features), LABELS, card)
   assert one.startswith('1 of 2 channels are far outside') and '2 of 6 scans (sub-2, sub-3)' in one
 
 

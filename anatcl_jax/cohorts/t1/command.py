@@ -46,10 +46,7 @@ def add(commands) -> None:
                       help='another voxel size, about the centre of that grid')
   parser.add_argument('--skull-stripped', action='store_true',
                       help='the scans have no skull any more: what is not background is brain')
-  parser.add_argument('--id-pattern', metavar='REGEX',
-                      help='regular expression that finds (?P<participant>...) and, if there are '
-                           'any, (?P<session>...) in the path of a scan (default: by name, as BIDS '
-                           'names them, else the whole file name)')
+  command_line.add_id_pattern(parser)
   command_line.add_reading(parser)
   parser.add_argument('--workers', type=int, metavar='N',
                       help='processes, about 1.5 GB each (default: one a core)')

@@ -88,10 +88,12 @@ def write(target: Target, recipe: Recipe, made: Made, source: pathlib.Path, sha2
   """Writes what came of a scan: whole, or not at all; the sidecar last."""
   sidecar, path = target.sidecar(recipe.to), target.map(recipe.to)
   folders = [one for one in (target.folder, *target.folder.parents) if not one.exists()]
+  files = [one for one in (target.mask, target.gray, _sidecar(target.gray), path, sidecar)
+           if not one.exists()]
   try:
     target.folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-      sidecar.unlink()
+    # Whose the map is, should the process be killed between the two.
+    outputs.write_json(sidecar, {'Description': f'{WORDS[recipe.to]}; unfinished'})
     _write_image(target.mask, made.mask.having(made.mask.values.astype(np.uint8)), 'scanner')
     if made.gray:
       _write_image(target.gray, made.gray, 'scanner')
@@ -108,11 +110,14 @@ def write(target: Target, recipe: Recipe, made: Made, source: pathlib.Path, sha2
         'Steps': recipe.told(), 'Recipe': recipe.record(),
         'Quality': dataclasses.asdict(made.figures)})
     os.replace(temporary, sidecar)
-  except OSError as error:
+  except (OSError, UserError) as error:
+    for one in files:
+      one.unlink(missing_ok=True)
     for one in folders:
       with contextlib.suppress(OSError):
         one.rmdir()
-    raise UserError(f'{path}: can\'t be written ({error.strerror})') from None
+    raise UserError(f'{path}: can\'t be written '
+                    f'({getattr(error, "strerror", error)})') from None
 
 
 def _write_image(path: pathlib.Path, volume: Volume, space: str) -> None:

@@ -94,8 +94,8 @@ def check_registered(figures: Quality, with_gray: float) -> None:
 def measured(registered: Volume, mask: np.ndarray, template_t1: np.ndarray,
              template_brain: np.ndarray) -> tuple[float, float]:
   """Dice of the registered mask, and correlation of the registered scan, with the template's."""
-  inside = template_brain
-  return dice(mask, template_brain), correlation(registered.values[inside], template_t1[inside])
+  return dice(mask, template_brain), correlation(registered.values[template_brain],
+                                                 template_t1[template_brain])
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:

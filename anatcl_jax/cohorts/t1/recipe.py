@@ -41,8 +41,7 @@ class Recipe:
       return {'step': name, 'tool': tool, 'version': libraries.version(tool),
               'parameters': parameters}
     begun = [
-        {'step': 'turned to RAS by the header', 'tool': 'nibabel',
-         'version': libraries.version('nibabel'), 'parameters': {}},
+        step('turned to RAS by the header', 'nibabel'),
         {'step': 'brain: what is not background', 'tool': 'anatcl_jax'} if self.skull_stripped
         else step('brain extraction', 'deepbet', threshold=0.5),
         step('bias field correction, N4', 'SimpleITK', fit_spacing_mm=self.bias_spacing,

@@ -6,7 +6,6 @@ import concurrent.futures
 import concurrent.futures.process
 import dataclasses
 import functools
-import hashlib
 import multiprocessing
 import os
 import pathlib
@@ -16,16 +15,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from anatcl_jax import lock
+from anatcl_jax import lock, paths
 from anatcl_jax.cohorts import find_scans
-from anatcl_jax.cohorts.identifiers import Known, natural_key
-from anatcl_jax.cohorts.phenotypes import PRESETS
 from anatcl_jax.cohorts.t1 import files, libraries, quality, sheet
 from anatcl_jax.cohorts.t1.files import Target
 from anatcl_jax.cohorts.t1.quality import Quality
 from anatcl_jax.cohorts.t1.recipe import Made, Recipe
-from anatcl_jax.cohorts.volume_files import stem
-from anatcl_jax.cohorts.volumes import NiftiFile
+from anatcl_jax.cohorts.volumes import VolumeSource
 from anatcl_jax.errors import RunFailure, UserError, listed
 from anatcl_jax.progress import progress_bar
 
@@ -34,7 +30,7 @@ from anatcl_jax.progress import progress_bar
 class Job:
   """One scan, and where its map goes."""
 
-  volume: NiftiFile
+  volume: VolumeSource
   target: Target
 
 
@@ -48,8 +44,8 @@ class Outcome:
 
 
 def prepare(pattern: str, recipe: Recipe, out: pathlib.Path, *, id_pattern: str | None = None,
-            geometry: str = 'agreed', nan_is_zero: bool = False, workers: int | None = None,
-            most_pictures: int = 60) -> int:
+            geometry: str = 'agreed', nan_is_zero: bool = False, workers: int | None = None
+            ) -> int:
   """Makes a map of every scan that a glob matches; returns how many were refused.
 
   Maps that are there already, from the same file by the same recipe, are kept.
@@ -72,7 +68,7 @@ def prepare(pattern: str, recipe: Recipe, out: pathlib.Path, *, id_pattern: str 
     if not used:
       raise UserError(f'none of {len(jobs)} scans could be used: {listed(refused, 2)}'
                       if len(jobs) > 1 else refused[0])
-    _tell(jobs, outcomes, recipe, out, most_pictures)
+    _tell(jobs, outcomes, recipe, out)
   for why in refused:
     print(f'left out: {why}', file=sys.stderr)
   return len(refused)
@@ -85,26 +81,16 @@ def find(pattern: str, out: pathlib.Path, id_pattern: str | None, geometry: str,
   Raises:
     UserError: none matches, or two would have the same name.
   """
-  rule = find_scans.compiled(id_pattern) if id_pattern is not None else None
   jobs: dict[str, Job] = {}
-  unnamed = []
-  for path in sorted(find_scans.matching(pattern), key=lambda path: natural_key(path.as_posix())):
-    key = find_scans.scan_key(path, Known(), PRESETS['bids'], rule)
-    if not key:
-      unnamed.append(path.name)
-      key = f'sub-{stem(path)}', ''
-    target = Target(out, *(re.sub('[^A-Za-z0-9+-]', '-', part) for part in key))
+  for key, volume in find_scans.named_by_file(find_scans.matching(pattern), id_pattern,
+                                              geometry=geometry, nan_is_zero=nan_is_zero):
+    participant, session = (re.sub('[^A-Za-z0-9+-]', '-', part) for part in key)
+    target = Target(out, f'sub-{participant.removeprefix("sub-")}', session)
     if target.label in jobs:
-      raise UserError(f'{target.label} has two scans, {jobs[target.label].volume.path} and {path}; '
-                      'narrow --volumes to one a participant (and session), or tell them apart '
-                      'with --id-pattern')
-    jobs[target.label] = Job(NiftiFile(path, geometry, nan_is_zero), target)
-  if unnamed and rule:
-    raise UserError(f'{listed(unnamed, 3)}: --id-pattern {id_pattern!r} does not match; mend it, '
-                    'or narrow --volumes')
-  if unnamed:
-    print(f'note: no participant (sub-...) in the name of {listed(unnamed, 3)}: the file name '
-          'stands for it; --id-pattern finds others', file=sys.stderr)
+      raise UserError(f'{target.label} has two scans, {jobs[target.label].volume.path} and '
+                      f'{volume.path}; narrow --volumes to one a participant (and session), or '
+                      'tell them apart with --id-pattern')
+    jobs[target.label] = Job(volume, target)
   return list(jobs.values())
 
 
@@ -144,7 +130,7 @@ def one(job: Job, recipe: Recipe) -> Outcome:
     return Outcome(None, str(error))
 
 
-def _made(volume: NiftiFile, recipe: Recipe) -> Made:
+def _made(volume: VolumeSource, recipe: Recipe) -> Made:
   import threadpoolctl
   with threadpoolctl.threadpool_limits(1):      # scans go side by side instead
     from anatcl_jax.cohorts.t1 import steps
@@ -159,14 +145,12 @@ def _template():
 
 def _digest(path: pathlib.Path) -> str:
   try:
-    with path.open('rb') as file:
-      return hashlib.file_digest(file, 'sha256').hexdigest()
+    return paths.sha256(path)
   except OSError:
     return ''          # whoever reads it says what is wrong
 
 
-def _tell(jobs: list[Job], outcomes: dict[Job, Outcome], recipe: Recipe, out: pathlib.Path,
-          most_pictures: int) -> None:
+def _tell(jobs: list[Job], outcomes: dict[Job, Outcome], recipe: Recipe, out: pathlib.Path) -> None:
   """The table, the contact sheet, the description, and what stands out."""
   used = [job for job in jobs if outcomes[job].figures]
   unusual = quality.outliers([outcomes[job].figures for job in used])
@@ -178,7 +162,7 @@ def _tell(jobs: list[Job], outcomes: dict[Job, Outcome], recipe: Recipe, out: pa
     files.write_description(out, recipe)
     files.write_quality(out, rows)
     sheet.draw([(job.target.label, job.volume, job.target.mask, why)
-                for job, why in zip(used, unusual)], out / files.SHEET, most_pictures)
+                for job, why in zip(used, unusual)], out / files.SHEET)
   except OSError as error:
     raise UserError(f'{out}: can\'t be written ({error.strerror})') from None
   for job, why in zip(used, unusual):

@@ -8,13 +8,13 @@ import nibabel
 import numpy as np
 
 from anatcl_jax import figures
-from anatcl_jax.cohorts.volumes import NiftiFile, read_grid, read_volume
+from anatcl_jax.cohorts.volumes import VolumeSource, read_grid, read_volume
 
 _COLUMNS = 3
 
 
-def draw(scans: list[tuple[str, NiftiFile, pathlib.Path, str]], path: pathlib.Path,
-         most: int) -> None:
+def draw(scans: list[tuple[str, VolumeSource, pathlib.Path, str]], path: pathlib.Path,
+         most: int = 60) -> None:
   """Draws middle slices through each brain; what stands out comes first, and is said.
 
   Args:
@@ -41,7 +41,7 @@ def draw(scans: list[tuple[str, NiftiFile, pathlib.Path, str]], path: pathlib.Pa
   figures.save(figure, path, dpi=110)
 
 
-def _draw_scan(axis, volume: NiftiFile, mask_path: pathlib.Path) -> None:
+def _draw_scan(axis, volume: VolumeSource, mask_path: pathlib.Path) -> None:
   grid = read_grid(volume)
   values = read_volume(volume, grid)
   mask = np.asarray(nibabel.load(mask_path).dataobj) > 0

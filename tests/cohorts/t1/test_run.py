@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 import re
 import shlex
+import types
 
 import nibabel
 import numpy as np
@@ -102,6 +104,42 @@ def test_finished_scans_are_kept_until_scan_or_recipe_change(scans, steps, tmp_p
   map_path.write_bytes(map_path.read_bytes()[:100])       # as after a full disk
   prepared(scans, out, '--skull-stripped')
   assert len(steps) == 6 and nibabel.load(map_path).get_fdata().shape == (23, 27, 23)
+
+
+@pytest.mark.parametrize('again', [False, True])
+def test_a_run_that_is_killed_between_map_and_sidecar_goes_on(scans, steps, tmp_path, monkeypatch,
+                                                              again):
+  """The first time, and where a map by another recipe stands already."""
+  for name in ('sub-bad_T1w', 'sub-02_ses-a_T1w'):
+    (scans / f'{name}.nii.gz').unlink()
+  out = tmp_path / 'out'
+  if again:
+    prepared(scans, out, '--skull-stripped')
+  with monkeypatch.context() as killed:
+    def replace(source, target):
+      if str(target).endswith('desc-quasiraw_T1w.json'):
+        raise KeyboardInterrupt
+      return os.rename(source, target)
+    killed.setattr(files.os, 'replace', replace)
+    with pytest.raises(SystemExit):
+      prepared(scans, out)
+  assert list(out.glob('sub-01/anat/*desc-quasiraw_T1w.nii.gz'))
+  prepared(scans, out)
+  sidecar, = out.glob('sub-01/anat/*desc-quasiraw_T1w.json')
+  assert 'Recipe' in json.loads(sidecar.read_text()) and len(steps) == 2 + again
+
+
+def test_a_map_that_cannot_be_written_leaves_nothing(scans, steps, tmp_path, monkeypatch, capsys):
+  def full(image, path):
+    if 'quasiraw' in str(path):
+      raise OSError(28, 'No space left on device')
+    return nibabel.save(image, path)
+  monkeypatch.setattr(files, 'nibabel', types.SimpleNamespace(
+      save=full, Nifti1Image=nibabel.Nifti1Image))
+  with pytest.raises(SystemExit):
+    prepared(scans, tmp_path / 'out')
+  assert 'No space left' in capsys.readouterr().err
+  assert not [path for path in (tmp_path / 'out').rglob('*') if path.is_file()]
 
 
 def test_a_scan_that_is_refused_stops_no_other(scans, steps, tmp_path, capsys):
