@@ -39,6 +39,7 @@ def _spread(axes, features: np.ndarray, constant: np.ndarray) -> None:
   axes.plot(np.arange(1, alive + 1), deviation[order][:alive], color=style.COLOURS[0], linewidth=2)
   if alive:
     axes.set_yscale('log')
+    axes.yaxis.set_major_formatter('{x:g}')   # the usual one writes formulas, see figures.py
   if alive < len(deviation):
     axes.axvspan(alive + 0.5, len(deviation) + 0.5, color=style.COLOURS[1], alpha=0.25, hatch='//')
   axes.set(xlim=(0, len(deviation) + 1), xlabel='channel, by its spread',

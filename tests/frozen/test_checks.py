@@ -85,6 +85,9 @@ def test_the_picture_says_how_many_channels_differ():
   spread, scatter = figure.axes
   assert spread.get_title() == '5 of 8 channels differ between scans'
   np.testing.assert_allclose(spread.lines[0].get_ydata(), np.sort(features[:, 3:].std(0))[::-1])
+  figure.draw_without_rendering()
+  ticks = [tick.get_text() for tick in spread.get_yticklabels()]
+  assert all(float(text) > 0 for text in ticks if text) and any(ticks)     # no raw formulas
   points = np.asarray(scatter.collections[0].get_offsets())
   values, vectors = np.linalg.eigh(np.cov(features.T))
   np.testing.assert_allclose(points.var(0, ddof=1), values[::-1][:2])
