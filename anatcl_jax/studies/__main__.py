@@ -6,7 +6,7 @@ from anatcl_jax import command_line
 
 COMMANDS = {
     'kernels': ('anatcl_jax.studies.kernels',
-                'do the anatomical kernels know a person again? on two sessions'),
+                'do the anatomical kernels know a person again? and age, sex, site?'),
     'intervals': ('anatcl_jax.studies.intervals',
                   'do the intervals of the probe cover, do its tests hold? on drawn people'),
 }

@@ -2,14 +2,19 @@
 
   python -m anatcl_jax.studies kernels --baseline TABLE ... --followup TABLE ... --out FILE.md
   python -m anatcl_jax.studies kernels --baseline TABLE ... --out FILE.md
+  python -m anatcl_jax.studies kernels --one-session --baseline TABLE ... --participants TABLE ...
+      [--effective-positives SHARE ...] [--without site ...] [--keeping age+sex] --out FILE.md
 
 Tables are those of prepare --morphometry, of the same participants in two sessions; without
 --followup the rows of a participant are the sessions (01_ses-1, 01_ses-2), the first two by name.
-With --one-session only effective positives are told, of the first session of each participant.
+With --one-session effective positives are told, of the first session of each participant; and with
+--participants what a row of weights knows of age, sex and site, also of a stated sharpness and of
+morphometry without what columns explain.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import pathlib
 from typing import TYPE_CHECKING
@@ -20,6 +25,7 @@ from anatcl_jax import command_line, errors, outputs
 from anatcl_jax.cohorts import atlas as atlases
 from anatcl_jax.cohorts.identifiers import natural_key
 from anatcl_jax.errors import UserError
+from anatcl_jax.studies import kernel_knowledge
 
 if TYPE_CHECKING:   # what is heavy is imported where it is used: --help need not wait for it
   from anatcl_jax.cohorts.morphometry import Morphometry
@@ -51,6 +57,13 @@ Made by `python -m anatcl_jax.studies kernels --one-session` from
 
 | descriptor | normalisation | effective positives |
 |---|---|---|
+"""
+
+
+_KNOWLEDGE_HEADER = """<!-- {made_by} -->
+# What anatomical kernels know on one session
+
+{subjects} participants with {measures} of {regions} regions ({atlas}){left_out}.
 """
 
 
@@ -135,8 +148,11 @@ def pair_sessions(first: Morphometry, second: Morphometry | None,
   return first_values, second_values, chosen, everyone - len(complete)
 
 
-def one_session(table: Morphometry, measures: str) -> tuple[np.ndarray, tuple[str, ...], int]:
+def one_session(table: Morphometry, measures: str
+                ) -> tuple[np.ndarray, tuple[str, ...], int, list[str]]:
   """Values [N, R, M] of participants' first complete sessions, the measures, how many have none.
+
+  And the N participants.
 
   Raises:
     UserError: a measure that the tables lack, or fewer than two such participants.
@@ -153,7 +169,7 @@ def one_session(table: Morphometry, measures: str) -> tuple[np.ndarray, tuple[st
     raise UserError(f'{len(complete)} participants of {table.source} have complete morphometry; '
                     'the study needs two, and means something from about twenty on')
   everyone = len({participant for participant, _ in table.scans})
-  return np.stack(list(complete.values())), chosen, everyone - len(complete)
+  return np.stack(list(complete.values())), chosen, everyone - len(complete), list(complete)
 
 
 def _scans(table: Morphometry, chosen: tuple[str, ...]
@@ -162,6 +178,24 @@ def _scans(table: Morphometry, chosen: tuple[str, ...]
   columns = [table.measures.index(name) for name in chosen]
   return sorted(zip(table.scans, table.values[..., columns]),
                 key=lambda scan: [natural_key(part) for part in scan[0]])
+
+
+def _left_out(incomplete: int, nameless: int) -> str:
+  reasons = [f'{count} {why}' for count, why in (
+      (incomplete, 'more are incomplete'), (nameless, 'are not in the table of participants'))
+             if count]
+  return f' ({", ".join(reasons)})' if reasons else ''
+
+
+def _check_options(options: argparse.Namespace) -> None:
+  if options.participants and not options.one_session:
+    raise UserError('--participants is of --one-session; give both')
+  if not options.participants and (options.effective_positives or options.without):
+    raise UserError('--effective-positives and --without need --participants TABLE')
+  if options.keeping and not options.without:
+    raise UserError('--keeping says what stays where --without takes something out; give that too')
+  if wrong := [share for share in options.effective_positives if not 0 < share < 1]:
+    raise UserError(f'--effective-positives {wrong[0]:g} must be a share above 0 and below 1')
 
 
 def main(arguments: list[str], prog: str) -> None:
@@ -176,7 +210,17 @@ def main(arguments: list[str], prog: str) -> None:
   parser.add_argument('--measures', default='thickness+volume+area',
                       help='joined by +, or all (default: %(default)s)')
   parser.add_argument('--one-session', action='store_true',
-                      help='effective positives alone, of participants with one session')
+                      help='effective positives alone, of participants with one session, and what '
+                      '--participants lets tell')
+  parser.add_argument('--participants', action='extend', nargs='+', type=pathlib.Path,
+                      metavar='TABLE', help='with --one-session: age, sex, site, other columns')
+  parser.add_argument('--effective-positives', action='extend', nargs='+', type=float, default=[],
+                      metavar='SHARE', help='with --participants: also kernels of this sharpness, '
+                      'a share of the others, such as 0.1')
+  parser.add_argument('--without', action='extend', nargs='+', default=[], metavar='COLUMNS',
+                      help='with --participants: also morphometry without site, or site+age+sex')
+  parser.add_argument('--keeping', default='', metavar='COLUMNS',
+                      help='joined by +: what the effects of --without are told apart from')
   parser.add_argument('--id-column', metavar='NAME',
                       help='column of the tables that holds participants, or its number from 1')
   parser.add_argument('--loose-names', action='store_true',
@@ -193,8 +237,9 @@ def main(arguments: list[str], prog: str) -> None:
                      for paths in (options.baseline, options.followup))
     if options.one_session and second:
       raise UserError('--one-session and --followup contradict each other; give one')
+    _check_options(options)
     if options.one_session:
-      a, measures, incomplete = one_session(first, options.measures)
+      a, measures, incomplete, names_of = one_session(first, options.measures)
       b = a
     else:
       a, b, measures, incomplete = pair_sessions(first, second, options.measures)
@@ -204,7 +249,18 @@ def main(arguments: list[str], prog: str) -> None:
         regions=a.shape[1], atlas=options.atlas,
         left_out=f' ({incomplete} more are incomplete)' if incomplete else '', most=len(a) - 1,
         source=first.source + (f' and {second.source}' if second else ''))
-    for row in study(a, b, show=True):
+    if options.participants:
+      there, columns, lacking = kernel_knowledge.read_columns(
+          options.participants, names_of, names, options.id_column)
+      text = _KNOWLEDGE_HEADER.format(
+          made_by=outputs.MADE_BY, subjects=there.sum(), measures=' + '.join(measures),
+          regions=a.shape[1], atlas=options.atlas, left_out=_left_out(incomplete, sum(~there)))
+      text += kernel_knowledge.page(
+          a[there], columns, options.effective_positives, options.without,
+          [name for name in options.keeping.split('+') if name],
+          f'{first.source} and {", ".join(path.name for path in options.participants)}', lacking,
+          show=True)
+    for row in study(a, b, show=True) if not options.participants else ():
       if options.one_session:
         clipped_alike = row.normalization.endswith('not clipped')   # by their own range
         text += '' if clipped_alike else (f'| {row.descriptor} | {row.normalization} | '

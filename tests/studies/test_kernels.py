@@ -143,7 +143,8 @@ def test_one_session_tells_effective_positives_alone():
   """By hand as above; a person with a gap is left out, another's second session is not used."""
   table = _table([('sub-a', 'ses-1'), ('sub-a', 'ses-2'), ('sub-b', ''), ('sub-c', '')],
                  [1, 9, 2, np.nan])
-  values, measures, incomplete = kernel_study.one_session(table, 'all')
+  values, measures, incomplete, people = kernel_study.one_session(table, 'all')
+  assert people == ['sub-a', 'sub-b']
   assert values[:, 0, 0].tolist() == [1, 2] and measures == ('thickness',) and incomplete == 1
   with pytest.raises(UserError, match='1 participants of table.tsv have complete'):
     kernel_study.one_session(_table([('sub-a', '')], [1]), 'all')
