@@ -25,6 +25,8 @@ FOLDER = next((folder for folder in (_ROOT / 'configs', _ROOT.parent / 'configs'
 
 _KINDS = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'text in quotes'}
 _BOOLEANS = {'true': True, 't': True, '1': True, 'false': False, 'f': False, '0': False}
+# Keys of earlier versions, which scripts and config files may still set, and why nothing reads them.
+_RETIRED = {'bootstrap': 'intervals are by the jackknife over people, without samples'}
 _TERM = re.compile(r'loss\.terms\.[^.]+\.')
 
 
@@ -78,6 +80,11 @@ def split(arguments: Sequence[str], config: ml_collections.ConfigDict
       unknown.append(argument)
       continue
     key, given, value = match.groups()
+    if key in _RETIRED and key not in values:
+      _note_retired(f'--config.{key}', key)
+      if not given and rest and not rest[0].startswith('--'):
+        del rest[0]
+      continue
     check_name(key, values, 'config key')
     if not given and isinstance(values[key], bool) and (
         not rest or rest[0].lower() not in _BOOLEANS):
@@ -192,6 +199,9 @@ def _checked(config: ml_collections.ConfigDict, like: str, path: pathlib.Path
     known_as = name.split('.')[-1] if _TERM.match(name) else name
     candidates = terms if _TERM.match(name) else known
     where = _where(path, name)
+    if known_as in _RETIRED and known_as not in candidates:
+      _note_retired(where, name)
+      continue
     try:
       check_name(known_as, candidates, 'config key')
     except UserError as error:
@@ -213,6 +223,10 @@ def _typed(value: Any, like: Any, name: str, where: str) -> Any:
     raise UserError(f'{where}: config.{name} is {value!r}, must be {_KINDS[kind]}'
                     + (f', such as {like!r}' if like not in ('', None) else ''))
   return value
+
+
+def _note_retired(where: str, key: str) -> None:
+  print(f'note: {where}: nothing reads {key} any more, since {_RETIRED[key]}', file=sys.stderr)
 
 
 def _where(path: pathlib.Path, name: str) -> str:

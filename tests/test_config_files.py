@@ -119,6 +119,19 @@ def test_both_forms_of_a_value():
   assert (changed.small_input, changed.epochs, changed.profile_steps, rest) == (True, 3, '', ['x'])
 
 
+def test_a_key_of_an_earlier_version_is_told_and_left(tmp_path, capsys):
+  config = config_files.load('probe')
+  changes, rest = config_files.split(
+      ['--config.bootstrap', '20', '--config.bootstrap=5', '--config.folds=3'], config)
+  assert (changes, rest) == ({'folds': '3'}, [])
+  assert capsys.readouterr().err.count('nothing reads bootstrap any more') == 2
+  path = tmp_path / 'mine.py'
+  path.write_text((config_files.FOLDER / 'probe.py').read_text(encoding='utf-8').replace(
+      '  config.folds = 5', '  config.bootstrap = 1000\n  config.folds = 5'))
+  assert 'bootstrap' not in config_files.load(str(path), 'probe')
+  assert 'mine.py, line' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('attribute, kernel, lacking', [
     ('morphometry', 'global', 'normalization'), ('age', 'rbf', 'sigma')])
 def test_terms_that_lack_what_their_kernel_needs(attribute, kernel, lacking):
