@@ -25,7 +25,7 @@ FOLDER = next((folder for folder in (_ROOT / 'configs', _ROOT.parent / 'configs'
 
 _KINDS = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'text in quotes'}
 _BOOLEANS = {'true': True, 't': True, '1': True, 'false': False, 'f': False, '0': False}
-# Keys of earlier versions, which scripts and config files may still set, and why nothing reads them.
+# Keys of earlier versions, which scripts and files may still set, and why nothing reads them.
 _RETIRED = {'bootstrap': 'intervals are by the jackknife over people, without samples'}
 _TERM = re.compile(r'loss\.terms\.[^.]+\.')
 
