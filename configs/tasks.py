@@ -10,7 +10,7 @@ tasks stand beside these:
          classes=('no e4', 'e4'), covariates=('age', 'sex')),
 """
 
-from anatcl_jax.evaluation.tasks import CHALLENGE, CLASSIFICATION, REGRESSION, Task
+from anatcl_jax.evaluation.tasks import BRAIN_AGE, CHALLENGE, CLASSIFICATION, REGRESSION, Task
 
 
 def _contrast(name, column, positive, control, classes):
@@ -27,6 +27,9 @@ TASKS = (
     Task('sex', 'sex', CLASSIFICATION, positive=('F',), control=('M',), classes=('M', 'F')),
     Task('site', 'site', CLASSIFICATION),
     Task('patient', 'diagnosis', CLASSIFICATION, positive=('patient',), control=('control',)),
+
+    # Fitted on the healthy (config.healthy, or healthy_column and healthy here), then of everybody
+    Task('brain_age', 'age', BRAIN_AGE, unit='years'),
 
     # OpenBHB: MAE of age on external sites x (balanced accuracy of site)^0.3, fitted on its split
     Task('openbhb_challenge', 'age', CHALLENGE, unit='years'),

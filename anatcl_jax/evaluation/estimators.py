@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import joblib
 import numpy as np
-import scipy.special
 import sklearn
 import threadpoolctl
+from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.exceptions import ConvergenceWarning
@@ -25,8 +25,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC, LinearSVR
 
 from anatcl_jax.errors import RunFailure, UserError
+from anatcl_jax.evaluation import fitted
+from anatcl_jax.evaluation.fitted import FittedProbe
 from anatcl_jax.evaluation.splits import Split, grouped_folds
-from anatcl_jax.evaluation.tasks import Target
+from anatcl_jax.evaluation.tasks import BRAIN_AGE, Target
 
 ESTIMATORS = ('linear', 'svm', 'mlp')
 MEAN = 'mean'                                  # predicts the mean, or the share of each class
@@ -42,6 +44,7 @@ class Predicted:
   probability: np.ndarray | None
   parameters: dict[str, float]                 # that the grid search chose
   converged: bool
+  probe: FittedProbe | None = None             # that predicted; None of the mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,17 +151,27 @@ def _predict(name: str, x: np.ndarray, target: Target, split: Split, inner: list
     search.fit(x[fit], truth)
   converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
   chosen = {key.split('__')[-1]: value for key, value in search.best_params_.items()}
-  predicted = search.predict(x[test])
-  if not classification:
-    return Predicted(predicted, None, chosen, converged)
-  if hasattr(search, 'predict_proba'):
-    scores = search.predict_proba(x[test])
-  else:
-    # Signed distances to the hyperplane: the ranks of a probability, not calibrated.
-    distance = search.decision_function(x[test])
-    scores = scipy.special.expit(np.stack([-distance, distance], 1) if distance.ndim == 1
-                                 else distance)
-  return Predicted(predicted, _columns(search, scores, target), chosen, converged)
+  probe = fitted.of_pipeline(search.best_estimator_, classification)
+  if target.task.kind == BRAIN_AGE:
+    probe = _with_correction(probe, search.best_estimator_, x[fit], truth, inner)
+  return Predicted(probe.predict(x[test]),
+                   probe.probability(x[test], len(target.classes)) if classification else None,
+                   chosen, converged, probe)
+
+
+def _with_correction(probe: FittedProbe, best: Pipeline, x: np.ndarray, age: np.ndarray,
+                     inner: list[Split]) -> FittedProbe:
+  """The probe with how predicted age hangs on age among those whom it was fitted on.
+
+  Their predictions are out of the inner folds: a probe is too sure of those it was fitted on.
+  Beheshti et al., NeuroImage: Clinical 24, 2019; de Lange and Cole, NeuroImage: Clinical 26, 2020.
+  """
+  predicted = np.full(len(age), np.nan)
+  for fit, test in inner:
+    one = fitted.of_pipeline(clone(best).fit(x[fit], age[fit]), False)
+    predicted[test] = one.predict(x[test])
+  slope, intercept = np.polyfit(age, predicted, 1)
+  return probe.with_correction(slope, intercept)
 
 
 def _columns(model, scores: np.ndarray, target: Target) -> np.ndarray:

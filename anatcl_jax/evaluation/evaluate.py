@@ -10,6 +10,7 @@ import numpy as np
 
 from anatcl_jax.evaluation import estimators, metrics, splits, statistics
 from anatcl_jax.evaluation.estimators import Fit, Predicted
+from anatcl_jax.evaluation.fitted import FittedProbe
 from anatcl_jax.evaluation.representations import Variants
 from anatcl_jax.evaluation.results import Outcome, is_baseline
 from anatcl_jax.evaluation.splits import Split
@@ -48,6 +49,7 @@ class Scored:
   outcome: Outcome
   estimates: dict[str, Estimate]
   protocol: Protocol
+  probes: tuple[FittedProbe, ...] = ()     # of the folds; none of the mean
 
 
 def choose_protocol(target: Target, seen: np.ndarray, settings: Settings) -> Protocol:
@@ -145,7 +147,8 @@ def _scored(protocol: Protocol, name: str, estimator: str, found: list[Predicted
       score={metric: one.value for metric, one in estimates.items()},
       interval={metric: one.interval(metrics.RANGES[metric]) for metric, one in estimates.items()},
       note=note)
-  return Scored(outcome, estimates, protocol)
+  return Scored(outcome, estimates, protocol,
+                tuple(one.probe for one in found if one.probe is not None))
 
 
 def comparisons(scored: list[Scored]) -> list[dict]:

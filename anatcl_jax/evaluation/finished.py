@@ -20,7 +20,7 @@ from anatcl_jax.evaluation.tasks import Task
 
 _FOLDER = '.unfinished'
 _ARRAYS = ('participant_id', 'session', 'truth', 'prediction', 'probability', 'fold')
-_TABLES = ('leakage', 'left_out', 'curve')
+_TABLES = ('leakage', 'left_out', 'curve', 'gaps', 'gap_groups')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Part:
   leakage: pandas.DataFrame            # beyond.LEAKAGE
   left_out: pandas.DataFrame           # beyond.LEFT_OUT
   curve: pandas.DataFrame              # beyond.CURVES
+  gaps: pandas.DataFrame               # brain_age.GAPS
+  gap_groups: pandas.DataFrame         # brain_age.GROUPS
   notes: tuple[str, ...]
 
 

@@ -76,3 +76,5 @@ class Evaluation:
   made: dict[str, Any]               # command, versions, config, data, seeds, cards by features
   notes: tuple[str, ...] = ()        # what was left out or held out and why, a sentence each
   trained_on_synthetic: tuple[str, ...] = ()     # names of encoders
+  gaps: pandas.DataFrame = dataclasses.field(default_factory=pandas.DataFrame)   # brain_age.GAPS
+  gap_groups: pandas.DataFrame = dataclasses.field(default_factory=pandas.DataFrame)   # GROUPS

@@ -11,11 +11,12 @@ import pandas
 
 from anatcl_jax.cohorts import tables
 from anatcl_jax.errors import UserError, listed
-from anatcl_jax.evaluation import beyond, challenge, estimators, statistics
+from anatcl_jax.evaluation import beyond, brain_age, challenge, estimators, statistics
 from anatcl_jax.evaluation import cohort as cohorts
 from anatcl_jax.evaluation.cohort import Cohort
 from anatcl_jax.evaluation.evaluate import (
   Protocol,
+  Scored,
   Settings,
   choose_protocol,
   comparisons,
@@ -25,6 +26,7 @@ from anatcl_jax.evaluation.finished import Finished, Part, key
 from anatcl_jax.evaluation.representations import Variants, inputs, morphometry
 from anatcl_jax.evaluation.results import Evaluation, Outcome
 from anatcl_jax.evaluation.tasks import (
+  BRAIN_AGE,
   CHALLENGE,
   CLASSIFICATION,
   Target,
@@ -49,7 +51,8 @@ class Extent:
 def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Task, bool]],
         settings: Settings, extent: Extent, made: dict[str, Any],
         progress: bool = True, finished: Finished | None = None,
-        written: Callable[[Evaluation, list[str]], None] = lambda *_: None) -> Evaluation:
+        written: Callable[[Evaluation, list[str]], None] = lambda *_: None,
+        save: Callable[[list[Scored]], None] | None = None) -> Evaluation:
   """Evaluates encoders (and `untrained` among them) and the baselines on every task.
 
   Args:
@@ -57,6 +60,7 @@ def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Ta
     tasks: by name, and whether the user named it: then its column must be there.
     finished: where tasks are kept that were done before, and are not done again.
     written: is given what there is after each task, and the names of those to be done.
+    save: is given each task's fitted probes, as soon as they are there.
 
   Raises:
     UserError: a named task has no column, or no task can be done; the text says why.
@@ -88,6 +92,8 @@ def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Ta
       found = inputs(target, cohort, encoders)
       name = key(target.task, dataclasses.replace(settings, jobs=1), extent, target.rows,
                  target.values, target.classes, target.groups, target.scans, cohort.seen, found,
+                 *([] if save is None else ['saved']),
+                 *(cohort.table.to_dict('list').items() if target.task.kind == BRAIN_AGE else []),
                  *(cohort.table[column].to_numpy() for column in (SITE.column, 'split')
                    if column in cohort.table)) if finished else ''
       part = finished.read(name, target.task) if finished else None
@@ -96,7 +102,8 @@ def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Ta
         bar.update(_fits([(target, protocol)], cohort, encoders, settings, extent))
       else:
         try:
-          part = _done(target, protocol, cohort, found, settings, extent, bar.update)
+          part = _done(target, protocol, cohort, found, settings, extent, bar.update,
+                       encoders, save)
         except UserError as error:     # such as too few people on a side for the grid search
           if target.task.name in tasks:
             outcomes.append(_refused(target.task, str(error)))
@@ -118,18 +125,27 @@ def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Ta
 
 
 def _done(target: Target, protocol: Protocol | None, cohort: Cohort, found: dict[str, Variants],
-          settings: Settings, extent: Extent, advance: Callable[[int], None]) -> Part:
+          settings: Settings, extent: Extent, advance: Callable[[int], None],
+          encoders: dict[str, Variants], save: Callable[[list[Scored]], None] | None) -> Part:
   """One task, and what is beyond its score; raises UserError where it can't be done."""
   name, notes = target.task.name, []
   empty = [pandas.DataFrame(columns=columns)
-           for columns in (beyond.LEAKAGE, beyond.LEFT_OUT, beyond.CURVES)]
-  leaks, left_out, curve = empty
+           for columns in (beyond.LEAKAGE, beyond.LEFT_OUT, beyond.CURVES, brain_age.GAPS,
+                           brain_age.GROUPS)]
+  leaks, left_out, curve, gaps, gap_groups = empty
   if protocol is None:
     scored = challenge.evaluate(target, cohort.table, cohort.seen, found, settings)
     advance(len(found))
   else:
     found = _of_protocol(found, target, protocol)
     scored = evaluate(protocol, found, settings, advance)
+    if target.task.kind == BRAIN_AGE:
+      rest, words = brain_age.others(protocol.target, cohort)
+      gaps = brain_age.gaps(scored, protocol, cohort, encoders, rest)
+      gap_groups = brain_age.groups(gaps, cohort, target.task, scored, settings.fewest)
+      notes += [words] if words else []
+    if save:
+      save(scored)
     if target.task.column == SITE.column:
       leaks = beyond.leakage([one for one in scored if one.outcome.estimator in (
           settings.estimators[0], estimators.MEAN)])
@@ -147,7 +163,7 @@ def _done(target: Target, protocol: Protocol | None, cohort: Cohort, found: dict
           reasons = listed([f'{site}: {why}' for site, why in lacking.items()])
           notes.append(f'{name}: not predicted from the other sites: {reasons}')
   return Part(tuple(one.outcome for one in scored), tuple(comparisons(scored)), leaks, left_out,
-              curve, (*notes, f'{name}: {scored[0].protocol.words}'))
+              curve, gaps, gap_groups, (*notes, f'{name}: {scored[0].protocol.words}'))
 
 
 def _together(parts: list[Part], refused: list[Outcome], tasks: dict[str, tuple[Task, bool]],
@@ -164,6 +180,8 @@ def _together(parts: list[Part], refused: list[Outcome], tasks: dict[str, tuple[
       reliability=pandas.DataFrame(columns=beyond.RELIABILITY), icc={},
       learning_curves=_joined([part.curve for part in parts], beyond.CURVES), table=cohort.table,
       features={name: variants[0] for name, variants in encoders.items()},
+      gaps=_joined([part.gaps for part in parts], brain_age.GAPS),
+      gap_groups=_joined([part.gap_groups for part in parts], brain_age.GROUPS),
       synthetic=cohort.synthetic, trained_on_synthetic=cohort.trained_on_synthetic,
       made=made,
       notes=(*cohort.notes, *notes, *(note for part in named for note in part.notes)))

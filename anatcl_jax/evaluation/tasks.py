@@ -11,18 +11,19 @@ import pandas
 from anatcl_jax import user_code
 from anatcl_jax.cohorts import tables
 from anatcl_jax.errors import UserError, check_name, listed
+from anatcl_jax.evaluation import healthy
+from anatcl_jax.evaluation.healthy import CONTROLS
 
 REGRESSION, CLASSIFICATION, CHALLENGE = 'regression', 'classification', 'challenge'
+BRAIN_AGE = 'brain_age'     # a regression fitted on the healthy alone, applied to all others
 
 # The metrics of each kind, its main one first, and whether more is better.
 METRICS = {REGRESSION: {'mae': False, 'r2': True, 'pearson_r': True},
            CLASSIFICATION: {'balanced_accuracy': True, 'roc_auc': True, 'average_precision': True},
            CHALLENGE: {'challenge_score': False, 'mae_external': False, 'mae_internal': False,
                        'r2_external': True, 'r2_internal': True, 'site_balanced_accuracy': False}}
+METRICS[BRAIN_AGE] = METRICS[REGRESSION]
 
-# What tables call those whom others are compared with.
-_CONTROLS = {'control', 'controls', 'con', 'ctrl', 'hc', 'cn', 'nc', 'td', 'healthy', 'normal',
-             'no', 'none', 'false', '0'}
 _IDENTIFIERS = ('participant_id', 'session')
 _FEW_NUMBERS = 3     # that may be codes of classes
 
@@ -38,7 +39,8 @@ class Task:
 
   name: str
   column: str
-  kind: str                               # REGRESSION, CLASSIFICATION, or CHALLENGE: OpenBHB's
+  kind: str                               # REGRESSION, CLASSIFICATION, BRAIN_AGE, or CHALLENGE:
+                                          # OpenBHB's
   positive: tuple[str, ...] = ()
   control: tuple[str, ...] = ()
   classes: tuple[str, ...] = ()           # names of control and positive, in this order
@@ -46,6 +48,8 @@ class Task:
   groups: str = 'participant_id'          # rows with equal values never fall on both sides
   metric: str = ''                        # the main one; '' is the first of the kind's
   unit: str = ''
+  healthy_column: str = ''                # of BRAIN_AGE: whom it is fitted on, by a column and its
+  healthy: tuple[str, ...] = ()           # values; '' and () where they are to be found
 
   def __post_init__(self):
     where = f'task {self.name!r}'
@@ -55,11 +59,13 @@ class Task:
       raise UserError(f'{where}: positive and control belong together, and to a classification')
     if both := {name.lower() for name in self.positive} & {name.lower() for name in self.control}:
       raise UserError(f'{where}: {listed(sorted(both))} is both positive and control')
-    for name in ('positive', 'control', 'classes', 'covariates'):
+    for name in ('positive', 'control', 'classes', 'covariates', 'healthy'):
       if isinstance(getattr(self, name), str):
         raise UserError(f'{where}: {name} is a text; write a tuple, ({getattr(self, name)!r},)')
     if self.positive and len(self.classes) not in (0, 2):
       raise UserError(f'{where}: classes must name control and positive')
+    if self.kind != BRAIN_AGE and (self.healthy or self.healthy_column):
+      raise UserError(f'{where}: healthy and healthy_column are of a {BRAIN_AGE}')
     check_name(self.main_metric, METRICS[self.kind], f'metric of {where}')
 
   @property
@@ -186,7 +192,7 @@ def task_of_column(name: str, table: pandas.DataFrame) -> Task | None:
   numbers = pandas.to_numeric(held, errors='coerce')
   if len(values) == 2:
     first, second = sorted(values)
-    return (_contrast(name, column, first, second) if second.lower() in _CONTROLS
+    return (_contrast(name, column, first, second) if second.lower() in CONTROLS
             else _contrast(name, column, second, first))
   if len(values) > 2 and np.isfinite(numbers).all():
     return Task(name, column, REGRESSION)
@@ -225,6 +231,10 @@ def read_target(task: Task, table: pandas.DataFrame, fewest: int) -> Target:
   text = tables.categories(table[task.column])
   present = text.notna().to_numpy()
   notes = _counted(task, ~present, 'without a value')
+  if task.kind == BRAIN_AGE:
+    groups = healthy.find(task, table)
+    present = present & groups.fitted
+    notes.append(f'{task.name}: {groups.words}')
   if task.kind != CLASSIFICATION:
     values = pandas.to_numeric(text.where(present), errors='coerce').to_numpy(float)
     if wrong := sorted(set(text[present & ~np.isfinite(values)])):

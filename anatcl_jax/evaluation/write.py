@@ -17,7 +17,8 @@ from anatcl_jax.evaluation.results import UNTRAINED, Evaluation, Outcome, score_
 from anatcl_jax.evaluation.tasks import METRICS
 
 TABLES = ('results.tsv', 'predictions.tsv', 'comparisons.tsv', 'leakage.tsv',
-          'leave_one_site_out.tsv', 'reliability.tsv', 'learning_curves.tsv')
+          'leave_one_site_out.tsv', 'reliability.tsv', 'learning_curves.tsv', 'brain_age.tsv',
+          'brain_age_groups.tsv')
 PREDICTIONS = ('participant_id', 'session', 'task', 'features', 'estimator', 'fold', 'truth',
                'prediction', 'true_class', 'predicted_class', 'probability')
 METRIC_NAMES = {
@@ -85,7 +86,7 @@ def write_tables(evaluation: Evaluation, out: pathlib.Path,
   tables = dict(zip(TABLES, (
       results_table(evaluation), predictions_table(evaluation), evaluation.comparisons,
       evaluation.leakage, evaluation.leave_one_site_out, evaluation.reliability,
-      evaluation.learning_curves)))
+      evaluation.learning_curves, evaluation.gaps, evaluation.gap_groups)))
   texts = {name: as_tsv(table, na_rep='n/a', float_format='%.6g')
            for name, table in tables.items() if len(table)}
   record = ({'made_by': outputs.MADE_BY, 'files': [*texts, outputs.RECORD]} | evaluation.made

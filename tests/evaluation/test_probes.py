@@ -167,7 +167,8 @@ def _columns(task, people, rng):
     values[:3] = 'n/a'
   else:
     values = rng.normal(50, 10, people)
-  return {task.column: values}
+  healthy = {'diagnosis': np.full(people, 'control')} if task.kind == 'brain_age' else {}
+  return {task.column: values} | healthy
 
 
 _TASKS, _COHORTS = read_tasks('configs/tasks.py')
