@@ -18,6 +18,7 @@ of your own adds to them (it is Python that is run); docs/probe.md says how each
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import importlib.metadata
 import os
@@ -108,8 +109,13 @@ def check(config: ml_collections.ConfigDict, data_dir: str = '') -> None:
 def _known_tasks(config: ml_collections.ConfigDict
                  ) -> tuple[dict[str, Task], dict[str, tuple[str, ...]]]:
   """Tasks and cohorts by name: those that come with the program, and the user's own."""
-  from anatcl_jax.evaluation import tasks
-  return tasks.read_tasks(config_files.FOLDER / 'tasks.py', *filter(None, [config.task_file]))
+  from anatcl_jax.evaluation import healthy, tasks
+  column, values = healthy.parse(config.healthy)
+  known, cohorts = tasks.read_tasks(config_files.FOLDER / 'tasks.py',
+                                    *filter(None, [config.task_file]))
+  return {name: dataclasses.replace(task, healthy_column=column, healthy=values)
+          if task.kind == tasks.BRAIN_AGE and not (task.healthy_column or task.healthy) else task
+          for name, task in known.items()}, cohorts
 
 
 def probe_run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:

@@ -43,6 +43,8 @@ def get_config(arguments=None):
                                        # of your own (group, or two of its values: group:SCZ/HC),
                                        # and thickness:lh_insula
   config.task_file = ''                # tasks of your own beside those: Python that is run
+  config.healthy = ''                  # of brain_age: a column and its values, as in group:HC/CN;
+                                       # '': controls of diagnosis or group; all: everybody is
 
   # How
   config.estimators = 'linear'         # linear, svm, mlp; several are separated by commas

@@ -93,7 +93,8 @@ def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Ta
       name = key(target.task, dataclasses.replace(settings, jobs=1), extent, target.rows,
                  target.values, target.classes, target.groups, target.scans, cohort.seen, found,
                  *([] if save is None else ['saved']),
-                 *(cohort.table.to_dict('list').items() if target.task.kind == BRAIN_AGE else []),
+                 *([cohort.table.to_dict('list'), encoders]      # patients' too
+                   if target.task.kind == BRAIN_AGE else []),
                  *(cohort.table[column].to_numpy() for column in (SITE.column, 'split')
                    if column in cohort.table)) if finished else ''
       part = finished.read(name, target.task) if finished else None

@@ -8,7 +8,7 @@ from typing import Any
 from anatcl_jax.cohorts.morphometry import FREESURFER
 from anatcl_jax.cohorts.origins import Origin
 from anatcl_jax.evaluation.results import Evaluation, Outcome, is_baseline
-from anatcl_jax.evaluation.tasks import CHALLENGE, CLASSIFICATION, REGRESSION
+from anatcl_jax.evaluation.tasks import BRAIN_AGE, CHALLENGE, CLASSIFICATION, REGRESSION
 
 REFERENCES = {
     'anatcl': 'Barbano CA, Brunello M, Dufumier B, Grangetto M. Anatomical foundation models for '
@@ -27,6 +27,13 @@ REFERENCES = {
               'Psychological Bulletin 86:420-428, 1979.',
     'openbhb': 'Dufumier B, Grigis A, Victor J, et al. OpenBHB: a large-scale multi-site brain MRI '
                'data-set for age prediction and debiasing. NeuroImage 263:119637, 2022.',
+    'beheshti': 'Beheshti I, Nugent S, Potvin O, Duchesne S. Bias-adjustment in '
+                'neuroimaging-based brain age frameworks: a robust scheme. NeuroImage: Clinical '
+                '24:102063, 2019.',
+    'delange': 'de Lange AMG, Cole JH. Commentary: Correction procedures in brain-age prediction. '
+               'NeuroImage: Clinical 26:102229, 2020.',
+    'hc3': 'MacKinnon JG, White H. Some heteroskedasticity-consistent covariance matrix estimators '
+           'with improved finite sample properties. Journal of Econometrics 29:305-325, 1985.',
     'cat12': 'Gaser C, Dahnke R, Thompson PM, Kurth F, Luders E. CAT: a computational anatomy '
              'toolbox for the analysis of structural MRI data. GigaScience 13:giae049, 2024.',
     'freesurfer': 'Fischl B. FreeSurfer. NeuroImage 62:774-781, 2012.',
@@ -99,6 +106,13 @@ def paragraph(evaluation: Evaluation, saliency_method: str | None = None) -> tup
     text.append(f'Morphometry is {_listed(data.get("measures", ["its measures"]))} of the regions '
                 f'of the {"DKT" if atlas == "dkt" else atlas.capitalize()} atlas {cite(atlas)}'
                 + ('.' if evaluation.synthetic else f' from {_cited_tool(data, cite)}.'))
+  if BRAIN_AGE in kinds:
+    text.append('Brain age was fitted on healthy participants alone; their gaps (predicted less '
+                'chronological age) are out of fold, all others\' are means of the folds\' probes. '
+                'Gaps are given raw and without what age explains of predicted age in the fitted '
+                f'side {cite("beheshti")}{cite("delange")}; groups were compared with the healthy '
+                'by least squares adjusted for '
+                f'{_listed(_adjusted_for(evaluation))}, with HC3 standard errors {cite("hc3")}.')
   if CHALLENGE in kinds:
     text.append('The OpenBHB challenge score is the mean absolute error of age on external sites '
                 f'times the balanced accuracy of site to the power of 0.3 {cite("openbhb")}.')
@@ -137,13 +151,18 @@ def _probes(outcomes: list[Outcome]) -> list[str]:
   used = {(one.estimator, one.task.kind) for one in outcomes}
   words = []
   for estimator, (numbers, classes) in _ESTIMATORS.items():
-    if (estimator, REGRESSION) in used or (estimator, CHALLENGE) in used:
+    if any((estimator, kind) in used for kind in (REGRESSION, BRAIN_AGE, CHALLENGE)):
       words.append(numbers)
     if (estimator, CLASSIFICATION) in used:
       words.append(classes)
     if (estimator, CHALLENGE) in used:
       words.append('logistic regression of site without class weights for the challenge')
   return words
+
+
+def _adjusted_for(evaluation: Evaluation) -> list[str]:
+  """The columns that groups of a brain age were adjusted for."""
+  return evaluation.gap_groups['adjusted_for'].iloc[0].split('+')
 
 
 def _noted(evaluation: Evaluation, words: str) -> bool:

@@ -29,7 +29,7 @@ def _cohort(people=240, seed=0, noise=0.5, **columns):
                       'site': rng.choice(['x', 'y'], people), 'diagnosis': group, **columns})
   brain = age + SHIFT * (group == 'AD') + rng.normal(0, 2, people)
   x = (brain[:, None] - 65) / 10 + rng.normal(0, noise, (people, 6))
-  return cohort, x.astype(np.float32)
+  return dataclasses.replace(cohort, morphometry=None, measures=()), x.astype(np.float32)
 
 
 def _run(cohort, x, settings=QUICK, task=TASK):
@@ -64,15 +64,18 @@ def test_the_planted_gap_comes_back(found):
   assert set(evaluation.gap_groups['value']) >= {brain_age.GAP, brain_age.CORRECTED}
 
 
-def test_weak_features_show_the_slope_s_share_of_it():
-  cohort, x = _cohort(600, noise=6.0)
-  row = _row(_run(cohort, x), brain_age.CORRECTED)
+@pytest.fixture(scope='module')
+def weak():
+  return _run(*_cohort(450, noise=6.0))
+
+
+def test_weak_features_show_the_slope_s_share_of_it(weak):
+  row = _row(weak, brain_age.CORRECTED)
   assert row['slope'] < 0.8 and row['low'] < SHIFT * row['slope'] < row['high'] < SHIFT + 1.5
 
 
-def test_the_corrected_gap_is_without_age_and_the_raw_one_is_not():
-  cohort, x = _cohort(600, noise=6.0)
-  table = _run(cohort, x).gaps
+def test_the_corrected_gap_is_without_age_and_the_raw_one_is_not(weak):
+  table = weak.gaps
   own = table[(table['features'] == 'ours') & (table['group'] == 'CN')]
   raw, corrected = (np.polyfit(own['age'], own[name], 1)[0] for name in ('gap', 'gap_corrected'))
   assert raw < -0.2 and abs(corrected) < 0.08
@@ -85,10 +88,10 @@ def test_patients_change_nothing_of_the_probe_nor_of_the_correction(found):
   ill = (cohort.table['diagnosis'] == 'AD').to_numpy()
   spoilt = np.where(ill[:, None], x * -7 + 100, x).astype(np.float32)
   again = _run(cohort, spoilt).gaps
-  for names in (['predicted_age', 'gap', 'gap_corrected'],):
-    of_controls = [one[(one['features'] == 'ours') & (one['group'] == 'CN')][names].to_numpy()
-                   for one in (evaluation.gaps, again)]
-    assert (of_controls[0] == of_controls[1]).all()
+  names = ['predicted_age', 'gap', 'gap_corrected']
+  of_controls = [one[(one['features'] == 'ours') & (one['group'] == 'CN')][names].to_numpy()
+                 for one in (evaluation.gaps, again)]
+  assert (of_controls[0] == of_controls[1]).all()
   assert (again['fold'][again['group'] == 'AD'] == -1).all()
   assert (again['fold'][again['group'] == 'CN'] >= 0).all()
 
@@ -104,14 +107,14 @@ def test_the_correction_of_a_fold_never_saw_it(found):
   line = (table['predicted_age'] - table['gap_corrected']).to_numpy()
   np.testing.assert_allclose(
       line, np.polyval(scored.probes[0].correction, table['age']), rtol=1e-12)
-  fit, test = protocol.splits[0]
+  _, test = protocol.splits[0]
   moved = target.values.copy()
   moved[test] += np.linspace(0, 40, len(test))        # the fold's own ages
   other = dataclasses.replace(protocol, target=dataclasses.replace(target, values=moved),
                               splits=protocol.splits[:1])
   again, = evaluate(other, {'ours': (own,)}, QUICK)
-  assert again.probes[0].correction != scored.probes[1].correction
-  assert np.allclose(again.probes[0].predict(own), scored.probes[0].predict(own), atol=0.5)
+  assert again.probes[0].correction == scored.probes[0].correction
+  assert scored.probes[1].correction != scored.probes[0].correction
 
 
 def test_a_correction_that_saw_everybody_hides_the_gap(found):
@@ -153,7 +156,7 @@ def test_everybody_healthy_has_gaps_and_no_contrast():
   cohort, x = _cohort(90)
   evaluation = _run(cohort, x, task=dataclasses.replace(TASK, healthy=('all',)))
   assert set(evaluation.gap_groups['group']) == {'healthy'}
-  assert evaluation.gap_groups['difference'].isna().all() and len(evaluation.gaps) == 90 * 3
+  assert evaluation.gap_groups['difference'].isna().all() and len(evaluation.gaps) == 90 * 2
 
 
 def test_people_of_the_pretraining_have_no_gap():
@@ -194,7 +197,7 @@ def test_a_person_counts_once():
 
 
 def test_thickness_and_volume_of_regions_or_columns():
-  cohort, _ = _cohort(30)
+  cohort = cohort_of({'age': np.arange(30)})
   volumes = np.stack([cohort.morphometry[..., 0], np.full((30, 68), 500.0),
                       np.full((30, 68), 1000.0)], 2)
   volumes[:, 0, 1] = 1500
