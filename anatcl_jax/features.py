@@ -32,6 +32,7 @@ import argparse
 import dataclasses
 import importlib.util
 import pathlib
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -159,7 +160,7 @@ def _make(encoders: dict[str, Encoder], inputs: list[Input], options: argparse.N
   only = next(iter(encoders))
   write_description(out, ({'pool': options.pool, 'encoders': described} if several
                           else described[only]) | {
-      'weights': options.weights, 'command': command, 'batch_size': options.batch_size,
+      'weights': options.weights, 'command': shlex.join(command), 'batch_size': options.batch_size,
       'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
       'maps': dataclasses.asdict(maps) if maps else None,
       'scans': len(kept), 'features': whole.shape[1], 'rows_of_a_stopped_run': resumed,

@@ -168,6 +168,7 @@ def _saliencies(config: ml_collections.ConfigDict, found: Sources,
 
   from anatcl_jax.evaluation import saliency, tasks
   from anatcl_jax.evaluation.results import is_baseline
+  from anatcl_jax.evaluation.target import read_target
   task = next((one.task for one in evaluation.outcomes if not one.refused
                and one.task.kind != tasks.CHALLENGE and len(one.classes) in (0, 2)), None)
   if config.saliency == 'none' or found.data is None or task is None:
@@ -175,7 +176,7 @@ def _saliencies(config: ml_collections.ConfigDict, found: Sources,
   record_of = {key: row for row, key in enumerate(zip(found.data.table['participant_id'],
                                                       found.data.table['session']))}
   records = np.array([record_of[key] for key in found.cohort.keys()])
-  target = tasks.read_target(task, evaluation.table, config.fewest)
+  target = read_target(task, evaluation.table, config.fewest)
   return [saliency.of_task(name, weights, evaluation.features[name], target, records, found.data,
                            method=config.saliency, most=config.saliency_scans, seed=config.seed,
                            pool=config.pool)

@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -270,7 +271,7 @@ def _write_labels(staging: pathlib.Path, cohort: Cohort, recipe: Recipe, made: l
       'measured_by': cohort.measured_by,
       'notes': list(cohort.notes),
       'made_by': {'program': 'anatcl_jax', 'version': anatcl_jax.__version__,
-                  'command': ' '.join(sys.argv),
+                  'command': shlex.join(sys.orig_argv), 'folder': str(pathlib.Path.cwd()),
                   'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')},
   }
   (staging / 'participants.tsv').write_text(write_tables.as_tsv(cohort.table, na_rep='n/a'),

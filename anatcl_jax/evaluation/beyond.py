@@ -17,7 +17,7 @@ from anatcl_jax.evaluation.evaluate import Protocol, Scored, Settings
 from anatcl_jax.evaluation.representations import Variants
 from anatcl_jax.evaluation.results import score_and_sd
 from anatcl_jax.evaluation.splits import Split, check_apart, grouped_folds
-from anatcl_jax.evaluation.tasks import Target
+from anatcl_jax.evaluation.target import Target
 
 LEAKAGE = ('features', 'balanced_accuracy', 'sd', 'low', 'high', 'chance', 'n', 'sites')
 LEFT_OUT = ('task', 'features', 'site', 'metric', 'score', 'low', 'high', 'n')

@@ -19,7 +19,8 @@ from anatcl_jax.evaluation.cohort import Cohort
 from anatcl_jax.evaluation.evaluate import Protocol, Scored
 from anatcl_jax.evaluation.fitted import FittedProbe
 from anatcl_jax.evaluation.representations import Variants, inputs
-from anatcl_jax.evaluation.tasks import Target, Task
+from anatcl_jax.evaluation.target import Target
+from anatcl_jax.evaluation.tasks import Task
 
 GAPS = ('participant_id', 'session', 'task', 'features', 'estimator', 'group', 'fold', 'age',
         'predicted_age', 'gap', 'gap_corrected')

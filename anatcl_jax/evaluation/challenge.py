@@ -22,7 +22,8 @@ from anatcl_jax.evaluation.representations import Variants
 from anatcl_jax.evaluation.results import Outcome
 from anatcl_jax.evaluation.splits import Split, grouped_folds
 from anatcl_jax.evaluation.statistics import Estimate
-from anatcl_jax.evaluation.tasks import CLASSIFICATION, METRICS, Target, Task
+from anatcl_jax.evaluation.target import Target
+from anatcl_jax.evaluation.tasks import CLASSIFICATION, METRICS, Task
 
 EXPONENT = 0.3
 _RANGES = {'challenge_score': (0, np.inf), 'site_balanced_accuracy': (0, 1),

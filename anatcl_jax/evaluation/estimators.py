@@ -28,7 +28,8 @@ from anatcl_jax.errors import RunFailure, UserError
 from anatcl_jax.evaluation import fitted
 from anatcl_jax.evaluation.fitted import FittedProbe
 from anatcl_jax.evaluation.splits import Split, grouped_folds
-from anatcl_jax.evaluation.tasks import BRAIN_AGE, Target
+from anatcl_jax.evaluation.target import Target
+from anatcl_jax.evaluation.tasks import BRAIN_AGE
 
 ESTIMATORS = ('linear', 'svm', 'mlp')
 MEAN = 'mean'                                  # predicts the mean, or the share of each class

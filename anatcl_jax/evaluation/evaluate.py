@@ -12,10 +12,17 @@ from anatcl_jax.evaluation import estimators, metrics, splits, statistics
 from anatcl_jax.evaluation.estimators import Fit, Predicted
 from anatcl_jax.evaluation.fitted import FittedProbe
 from anatcl_jax.evaluation.representations import Variants
-from anatcl_jax.evaluation.results import Outcome, is_baseline
+from anatcl_jax.evaluation.results import (
+  FOLDS,
+  SEEN_AND_UNSEEN,
+  UNSEEN_FOLDS,
+  Outcome,
+  is_baseline,
+)
 from anatcl_jax.evaluation.splits import Split
 from anatcl_jax.evaluation.statistics import Estimate
-from anatcl_jax.evaluation.tasks import METRICS, Target
+from anatcl_jax.evaluation.target import Target
+from anatcl_jax.evaluation.tasks import METRICS
 
 PROTOCOLS = ('auto', 'cross_validation')
 
@@ -35,11 +42,12 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-  """The scans of a task that are used, how they are split, and that in words."""
+  """The scans of a task that are used, how they are split, and that in words and as a name."""
 
   target: Target
   splits: list[Split]
   words: str
+  design: str = ''                   # Outcome.design
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,14 +71,15 @@ def choose_protocol(target: Target, seen: np.ndarray, settings: Settings) -> Pro
   """
   if not seen[target.rows].any():
     folds = splits.grouped_folds(target, settings.folds, settings.seed)
-    return Protocol(target, folds, f'{len(folds)}-fold cross-validation')
+    return Protocol(target, folds, f'{len(folds)}-fold cross-validation', FOLDS)
   if settings.protocol == 'cross_validation':
     unseen = target.select(~seen[target.rows])
     folds = splits.grouped_folds(unseen, settings.folds, settings.seed)
     return Protocol(unseen, folds, f'{len(folds)}-fold cross-validation among people held out in '
-                                   'pretraining')
+                                   'pretraining', UNSEEN_FOLDS)
   return Protocol(target, splits.seen_and_unseen(target, seen),
-                  'fitted on people of pretraining, tested on people held out in it')
+                  'fitted on people of pretraining, tested on people held out in it',
+                  SEEN_AND_UNSEEN)
 
 
 def evaluate(protocol: Protocol, inputs: dict[str, Variants], settings: Settings,
@@ -108,7 +117,7 @@ def first_variant(tried: list[Scored]) -> Scored:
   scores = [one.outcome.score[metric] for one in tried]
   note = (f'{first.outcome.features}: seed 0 of {len(tried)} stands for it; {metric} of all '
           + ', '.join(f'{value:.3g}' for value in scores) + f' (mean {np.mean(scores):.3g})')
-  outcome = dataclasses.replace(first.outcome,
+  outcome = dataclasses.replace(first.outcome, seeds=len(tried),
                                 note='; '.join(filter(None, [first.outcome.note, note])))
   return dataclasses.replace(first, outcome=outcome)
 
@@ -146,7 +155,7 @@ def _scored(protocol: Protocol, name: str, estimator: str, found: list[Predicted
       fold=fold[kept], fold_scores=fold_scores,
       score={metric: one.value for metric, one in estimates.items()},
       interval={metric: one.interval(metrics.RANGES[metric]) for metric, one in estimates.items()},
-      note=note)
+      note=note, design=protocol.design)
   return Scored(outcome, estimates, protocol,
                 tuple(one.probe for one in found if one.probe is not None))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import sklearn.metrics
 
-from anatcl_jax.evaluation.tasks import Target
+from anatcl_jax.evaluation.target import Target
 
 RANGES = {'mae': (0, np.inf), 'r2': (-np.inf, 1), 'pearson_r': (-1, 1),
           'balanced_accuracy': (0, 1), 'roc_auc': (0, 1), 'average_precision': (0, 1)}

@@ -8,7 +8,8 @@ import pandas
 from anatcl_jax.cohorts import tables
 from anatcl_jax.evaluation.cohort import Cohort
 from anatcl_jax.evaluation.estimators import MEAN
-from anatcl_jax.evaluation.tasks import Target, Task
+from anatcl_jax.evaluation.target import Target
+from anatcl_jax.evaluation.tasks import Task
 
 # A representation of all scans: [n, F], or several of them that differ by a seed.
 Variants = tuple[np.ndarray, ...]

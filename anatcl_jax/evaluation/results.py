@@ -15,6 +15,12 @@ UNTRAINED = 'untrained'
 BASELINES = (UNTRAINED, 'morphometry', 'covariates', 'mean')
 
 
+# How people were split, of an outcome: who was fitted on, who predicted.
+FOLDS = 'folds'                      # cross-validation
+UNSEEN_FOLDS = 'unseen_folds'        # the same, without people seen in pretraining
+SEEN_AND_UNSEEN = 'seen_and_unseen'  # those are fitted on, all others predicted
+
+
 def is_baseline(name: str) -> bool:
   """Whether a row of `features` is a baseline; `untrained NAME` is one of a second architecture."""
   return name in BASELINES or name.startswith(f'{UNTRAINED} ')
@@ -42,6 +48,8 @@ class Outcome:
   score: dict[str, float]                          # metric -> of all folds together
   interval: dict[str, tuple[float, float]]         # metric -> 95 % interval of it, by people
   note: str = ''
+  design: str = ''                   # one of those above; '' where a task has a split of its own
+  seeds: int = 1                     # of so many, the first stands for them
 
   @property
   def refused(self) -> bool:

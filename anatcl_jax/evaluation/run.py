@@ -25,14 +25,8 @@ from anatcl_jax.evaluation.evaluate import (
 from anatcl_jax.evaluation.finished import Finished, Part, key
 from anatcl_jax.evaluation.representations import Variants, inputs, morphometry
 from anatcl_jax.evaluation.results import Evaluation, Outcome
-from anatcl_jax.evaluation.tasks import (
-  BRAIN_AGE,
-  CHALLENGE,
-  CLASSIFICATION,
-  Target,
-  Task,
-  read_target,
-)
+from anatcl_jax.evaluation.target import Target, read_target
+from anatcl_jax.evaluation.tasks import BRAIN_AGE, CHALLENGE, CLASSIFICATION, Task
 from anatcl_jax.progress import progress_bar
 
 SITE = Task('site', 'site', CLASSIFICATION)
@@ -147,7 +141,7 @@ def _done(target: Target, protocol: Protocol | None, cohort: Cohort, found: dict
       notes += [words] if words else []
     if save:
       save(scored)
-    if target.task.column == SITE.column:
+    if _tells_sites(target.task):
       leaks = beyond.leakage([one for one in scored if one.outcome.estimator in (
           settings.estimators[0], estimators.MEAN)])
     else:
@@ -157,7 +151,7 @@ def _done(target: Target, protocol: Protocol | None, cohort: Cohort, found: dict
                            - set(curve['subjects'])):
         notes.append(f'{name}: no learning curve of {listed([str(size) for size in lacking])} '
                      'people: a class, or a fold of the grid search, would have nobody')
-      if extent.leave_one_site_out and SITE.column in cohort.table:
+      if _leaves_sites_out(target.task, cohort, extent):
         sites = _sites(cohort, protocol.target)
         left_out = beyond.leave_one_site_out(protocol, sites, found, settings, advance)
         if lacking := beyond.left_out_sites(protocol, sites, settings)[1]:
@@ -190,10 +184,19 @@ def _together(parts: list[Part], refused: list[Outcome], tasks: dict[str, tuple[
 
 def _with_site(tasks: dict[str, tuple[Task, bool]], cohort: Cohort) -> dict[str, tuple[Task, bool]]:
   """The tasks, and that of site for its leakage where the table has one."""
-  if SITE.column not in cohort.table or any(task.column == SITE.column for task, _ in tasks.values()
-                                            if task.kind != CHALLENGE):
+  if SITE.column not in cohort.table or any(_tells_sites(task) for task, _ in tasks.values()):
     return tasks
   return tasks | {'site (leakage)': (dataclasses.replace(SITE, name='site (leakage)'), False)}
+
+
+def _tells_sites(task: Task) -> bool:
+  """Whether a task is that of all sites, and no contrast of some."""
+  return task.column == SITE.column and task.kind == CLASSIFICATION and not task.positive
+
+
+def _leaves_sites_out(task: Task, cohort: Cohort, extent: Extent) -> bool:
+  return (extent.leave_one_site_out and SITE.column in cohort.table
+          and task.column != SITE.column)      # of one site alone there is a single value
 
 
 def _refused(task: Task, why: str) -> Outcome:
@@ -224,9 +227,9 @@ def _fits(done: list[tuple[Target, Protocol | None]], cohort: Cohort,
     total += len(protocol.splits) * sum(
         len(own) * (1 if name == estimators.MEAN else len(settings.estimators))
         for name, own in found.items())
-    if target.task.column != SITE.column:
+    if not _tells_sites(target.task):
       total += len(_for_curves(found)) * beyond.draws_of_curve(protocol, extent.learning_curve)
-      if extent.leave_one_site_out and SITE.column in cohort.table:
+      if _leaves_sites_out(target.task, cohort, extent):
         total += (len(found) - 1) * len(beyond.left_out_sites(
             protocol, _sites(cohort, protocol.target), settings)[0])
   return total

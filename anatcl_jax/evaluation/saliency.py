@@ -16,7 +16,7 @@ from anatcl_jax.data.arrange import Arrangement
 from anatcl_jax.data.shards import ShardSet
 from anatcl_jax.errors import check_name
 from anatcl_jax.evaluation import estimators
-from anatcl_jax.evaluation.tasks import Target
+from anatcl_jax.evaluation.target import Target
 from anatcl_jax.frozen import extract
 from anatcl_jax.models.feature_pooling import MEAN, pooled
 from anatcl_jax.progress import progress_bar

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
 from anatcl_jax.errors import UserError
-from anatcl_jax.evaluation.tasks import Target, class_sizes
+from anatcl_jax.evaluation.target import Target, class_sizes
 
 Split = tuple[np.ndarray, np.ndarray]     # positions to fit on, positions to predict
 

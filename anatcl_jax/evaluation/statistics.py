@@ -10,7 +10,7 @@ import scipy.stats
 
 from anatcl_jax.evaluation import metrics
 from anatcl_jax.evaluation.splits import Split
-from anatcl_jax.evaluation.tasks import Target
+from anatcl_jax.evaluation.target import Target
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,14 @@ from typing import Any
 
 from anatcl_jax.cohorts.morphometry import FREESURFER
 from anatcl_jax.cohorts.origins import Origin
-from anatcl_jax.evaluation.results import Evaluation, Outcome, is_baseline
+from anatcl_jax.evaluation.results import (
+  FOLDS,
+  SEEN_AND_UNSEEN,
+  UNSEEN_FOLDS,
+  Evaluation,
+  Outcome,
+  is_baseline,
+)
 from anatcl_jax.evaluation.tasks import BRAIN_AGE, CHALLENGE, CLASSIFICATION, REGRESSION
 
 REFERENCES = {
@@ -83,13 +90,14 @@ def paragraph(evaluation: Evaluation, saliency_method: str | None = None) -> tup
               'cross-validation'
               + (f' of {config["inner_folds"]} folds' if 'inner_folds' in config else '')
               + ' within the fitted side. No participant had scans on both sides of a split.')
-  if _noted(evaluation, 'fitted on people of pretraining'):
+  designs = {one.design for one in outcomes}
+  if SEEN_AND_UNSEEN in designs:
     text.append('Participants seen in pretraining were used for fitting only, and performance was '
                 'measured on those held out.')
-  if _noted(evaluation, '-fold cross-validation'):
+  if designs & {FOLDS, UNSEEN_FOLDS}:
     text.append('Folds were stratified and grouped by participant'
                 + (', among participants held out in pretraining.'
-                   if _noted(evaluation, 'cross-validation among') else '.'))
+                   if UNSEEN_FOLDS in designs else '.'))
   text.append('95 % intervals are of the jackknife over participants, with the standard error '
               f'corrected for shared fitted sides {cite("nadeau")}{cite("tukey")}.')
   if len(evaluation.comparisons):
@@ -99,7 +107,7 @@ def paragraph(evaluation: Evaluation, saliency_method: str | None = None) -> tup
   baselines = [name for name in dict.fromkeys(one.features for one in outcomes)
                if is_baseline(name)]
   text.append(f'Baselines on the same splits: {_listed(baselines)}.')
-  if any('seed 0 of' in one.note for one in outcomes):
+  if any(one.seeds > 1 for one in outcomes):
     text.append('Of the untrained encoder the first seed stands in all tables and figures.')
   if 'morphometry' in baselines:
     atlas = data.get('atlas', 'desikan')
@@ -163,10 +171,6 @@ def _probes(outcomes: list[Outcome]) -> list[str]:
 def _adjusted_for(evaluation: Evaluation) -> list[str]:
   """The columns that groups of a brain age were adjusted for."""
   return evaluation.gap_groups['adjusted_for'].iloc[0].split('+')
-
-
-def _noted(evaluation: Evaluation, words: str) -> bool:
-  return any(words in note for note in evaluation.notes)
 
 
 def _listed(names: list[str]) -> str:

@@ -18,7 +18,13 @@ import pandas
 
 from anatcl_jax import outputs
 from anatcl_jax.errors import UserError
-from anatcl_jax.evaluation.results import Evaluation, Outcome, is_baseline, score_and_sd
+from anatcl_jax.evaluation.results import (
+  SEEN_AND_UNSEEN,
+  Evaluation,
+  Outcome,
+  is_baseline,
+  score_and_sd,
+)
 from anatcl_jax.evaluation.saliency import Saliency
 from anatcl_jax.evaluation.tasks import METRICS
 from anatcl_jax.evaluation.write import METRIC_NAMES, class_counts, shown, shown_p
@@ -141,7 +147,7 @@ def lead(evaluation: Evaluation) -> str:
   predicted = len({who for one in evaluation.outcomes for who in one.participant_id})
   if predicted == everybody:
     return words
-  seen = any('people of pretraining' in note for note in evaluation.notes)
+  seen = any(one.design == SEEN_AND_UNSEEN for one in evaluation.outcomes)
   return f'{words}, {predicted:,} of them predicted' + (
       ': those seen in pretraining are fitted on alone' if seen else '')
 

@@ -14,7 +14,8 @@ import scipy.stats
 
 from anatcl_jax.evaluation import metrics, statistics
 from anatcl_jax.evaluation.splits import Split, grouped_folds
-from anatcl_jax.evaluation.tasks import CLASSIFICATION, REGRESSION, Target, Task
+from anatcl_jax.evaluation.target import Target
+from anatcl_jax.evaluation.tasks import CLASSIFICATION, REGRESSION, Task
 
 FOLDS, FITTED = 5, 4                       # in a single split, four are fitted on for one predicted
 _NOISE = 0.25                              # variance of a number that no feature knows

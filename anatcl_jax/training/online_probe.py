@@ -15,7 +15,8 @@ from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation import estimators, metrics
 from anatcl_jax.evaluation.estimators import Fit
 from anatcl_jax.evaluation.splits import grouped_folds, seen_and_unseen
-from anatcl_jax.evaluation.tasks import CLASSIFICATION, REGRESSION, Target, Task, read_target
+from anatcl_jax.evaluation.target import Target, read_target
+from anatcl_jax.evaluation.tasks import CLASSIFICATION, REGRESSION, Task
 from anatcl_jax.training import training_features
 from anatcl_jax.training.step import TrainState
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import pathlib
+import shlex
+import sys
 
 import numpy as np
 import pytest
@@ -84,6 +87,14 @@ def test_a_merge_that_fails_keeps_the_work_of_the_parts(read, small_shards, tmp_
     make_shards(spoilt, tmp_path / 'out')
   assert len(list((tmp_path / 'out.partial').glob('*.array_record'))) == 7
   assert len(make_shards(spoilt, tmp_path / 'out', leave_out_bad=True)) == 19
+
+
+def test_the_command_of_a_set_can_be_typed_again(read, tmp_path, monkeypatch):
+  typed = ['python', '-m', 'anatcl_jax.prepare', 'bids', '--volumes', 'my scans/*$.nii']
+  monkeypatch.setattr(sys, 'orig_argv', typed)
+  made_by = make_shards(read, tmp_path / 'out').info['made_by']
+  assert shlex.split(made_by['command']) == typed
+  assert made_by['folder'] == str(pathlib.Path.cwd())
 
 
 def test_a_users_own_files_stay(read, tmp_path):

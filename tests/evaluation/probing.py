@@ -7,7 +7,8 @@ import pandas
 
 from anatcl_jax.cohorts import atlas
 from anatcl_jax.evaluation.cohort import Cohort
-from anatcl_jax.evaluation.tasks import CLASSIFICATION, REGRESSION, Target, Task
+from anatcl_jax.evaluation.target import Target
+from anatcl_jax.evaluation.tasks import CLASSIFICATION, REGRESSION, Task
 
 
 def target_of(values, classes=(), groups=None) -> Target:

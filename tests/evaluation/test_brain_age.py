@@ -12,6 +12,7 @@ from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation import brain_age, contrasts, healthy, measures, tasks
 from anatcl_jax.evaluation.evaluate import Settings, choose_protocol, evaluate
 from anatcl_jax.evaluation.run import Extent, run
+from anatcl_jax.evaluation.target import read_target
 from tests.evaluation.probing import cohort_of, target_of
 
 TASKS, COHORTS = tasks.read_tasks('configs/tasks.py')
@@ -99,7 +100,7 @@ def test_patients_change_nothing_of_the_probe_nor_of_the_correction(found):
 def test_the_correction_of_a_fold_never_saw_it(found):
   """The line of each fold, by hand from its fitted side alone; a fold's own ages change nothing."""
   cohort, x, evaluation = found
-  target = tasks.read_target(TASK, cohort.table, 10)
+  target = read_target(TASK, cohort.table, 10)
   protocol = choose_protocol(target, cohort.seen, QUICK)
   own = x[target.rows]
   scored, = evaluate(protocol, {'ours': (own,)}, QUICK)

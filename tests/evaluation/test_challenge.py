@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from anatcl_jax.evaluation import challenge, splits, tasks
 from anatcl_jax.evaluation.evaluate import Settings
 from anatcl_jax.evaluation.run import Extent, run
+from anatcl_jax.evaluation.target import read_target
 from tests.evaluation.probing import cohort_of, features_of, target_of
 
 TASKS, COHORTS = tasks.read_tasks('configs/tasks.py')
@@ -35,7 +36,7 @@ def test_the_challenge_score_is_the_one_written_out():
   cohort = _challenge_cohort()
   x = features_of(cohort)
   x[:, 3] += 2 * (cohort.table['site'] == 'a')
-  target = tasks.read_target(TASKS['openbhb_challenge'], cohort.table, 10)
+  target = read_target(TASKS['openbhb_challenge'], cohort.table, 10)
   one, = challenge.evaluate(target, cohort.table, cohort.seen, {'x': (x,)}, Settings())
   table = cohort.table
   train, internal, external = (np.flatnonzero(table['split'] == name) for name in (
@@ -68,7 +69,7 @@ def test_the_challenge_of_shuffled_labels_is_chance():
   x = np.concatenate([features_of(cohort), 3 * site], 1)
 
   def scores(table, inputs):
-    target = tasks.read_target(TASKS['openbhb_challenge'], table, 10)
+    target = read_target(TASKS['openbhb_challenge'], table, 10)
     return [{name: values[0] for name, values in one.outcome.fold_scores.items()}
             for one in challenge.evaluate(target, table, cohort.seen, inputs, FEW)]
 

@@ -15,7 +15,8 @@ from anatcl_jax.evaluation import cohort as cohorts
 from anatcl_jax.evaluation import estimators, representations, splits
 from anatcl_jax.evaluation.estimators import Fit
 from anatcl_jax.evaluation.evaluate import Settings, choose_protocol
-from anatcl_jax.evaluation.tasks import REGRESSION, Task, read_target
+from anatcl_jax.evaluation.target import read_target
+from anatcl_jax.evaluation.tasks import REGRESSION, Task
 from tests.evaluation.probing import cohort_of, target_of
 
 FEW = Settings(folds=3, inner_folds=3)

@@ -15,7 +15,8 @@ from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation import estimators, splits
 from anatcl_jax.evaluation.estimators import Fit
 from anatcl_jax.evaluation.evaluate import Settings, choose_protocol, evaluate
-from anatcl_jax.evaluation.tasks import CLASSIFICATION, REGRESSION, Task, read_target, read_tasks
+from anatcl_jax.evaluation.target import read_target
+from anatcl_jax.evaluation.tasks import CLASSIFICATION, REGRESSION, Task, read_tasks
 from tests.evaluation.probing import cohort_of, target_of
 
 QUICK = Settings()

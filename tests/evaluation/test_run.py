@@ -17,6 +17,7 @@ from anatcl_jax.evaluation import beyond, representations, tasks, write
 from anatcl_jax.evaluation import cohort as cohorts
 from anatcl_jax.evaluation.evaluate import Settings, choose_protocol
 from anatcl_jax.evaluation.run import Extent, run
+from anatcl_jax.evaluation.target import read_target
 from tests.evaluation.probing import cohort_of, features_of
 
 TASKS, COHORTS = tasks.read_tasks('configs/tasks.py')
@@ -106,7 +107,7 @@ def test_site_is_chance_in_features_that_do_not_know_it(evaluation):
 
 
 def test_a_left_out_site_is_predicted_from_the_others_alone(evaluation, cohort):
-  target = tasks.read_target(TASKS['age'], cohort.table, 10)
+  target = read_target(TASKS['age'], cohort.table, 10)
   protocol = choose_protocol(target, cohort.seen, FEW)
   sites = cohort.table['site'].to_numpy()
   for site, (split, _) in beyond.left_out_sites(protocol, sites, FEW)[0].items():
@@ -238,6 +239,19 @@ def test_a_task_that_nobody_named_ends_nothing():
               {}, progress=False)
   assert not found.outcomes[0].refused and not len(found.leakage)
   assert any('not done: task site (leakage): too few people' in note for note in found.notes)
+
+
+def test_a_contrast_of_two_sites_is_a_task_and_no_leakage():
+  """Leakage is of all three sites, whatever else is asked of their column."""
+  rng = np.random.default_rng(0)
+  cohort = cohort_of({'site': np.repeat(['x', 'y', 'z'], 20)})
+  x = (rng.normal(size=(60, 2)).astype(np.float32),)
+  chosen = tasks.choose_tasks('site:x/y', TASKS, COHORTS, cohort.table)
+  found = run(cohort, {'ours': x}, chosen, FEW, Extent('20', True), {}, progress=False)
+  assert set(found.leakage['sites']) == {3} and set(found.leakage['n']) == {60}
+  assert {one.task.name for one in found.outcomes} == {'site:x/y'}
+  assert len(found.outcomes[0].truth) == 40 and set(found.learning_curves['subjects']) == {20}
+  assert not len(found.leave_one_site_out)
 
 
 def test_a_site_that_is_not_left_out_is_said_with_the_reason():

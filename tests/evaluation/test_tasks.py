@@ -13,7 +13,8 @@ import pytest
 from anatcl_jax.cohorts.phenotypes import PRESETS
 from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation import tasks
-from anatcl_jax.evaluation.tasks import CLASSIFICATION, REGRESSION, Task, read_target
+from anatcl_jax.evaluation.target import read_target
+from anatcl_jax.evaluation.tasks import CLASSIFICATION, REGRESSION, Task
 from tests.evaluation.probing import cohort_of
 
 ROOT = pathlib.Path(__file__).parents[2]
