@@ -30,7 +30,10 @@ STREAMS = ('longitudinal', 'cross-sectional', 'either')
 LAYOUTS = ('subjects', 'hub', 'matrix')
 MODALITIES = ('vbm', 'quasiraw')
 ATLASES = tuple(atlases.ATLASES)
-PHANTOM = {'subjects': 100, 'seed': 0, 'sites': 3, 'sessions': 1, 'patients': 0.0, 'spacing': 5.0}
+PHANTOM = {'subjects': 100, 'seed': 0, 'sites': 3, 'sessions': 1, 'patients': 0.0, 'spacing': 5.0,
+           'population': 'simple', 'subtypes': 1, 'confounded': '', 'held_out_sites': 0,
+           'second_scanner': False, 'site_bias': 0.0}
+AGES = {'simple': (6.0, 90.0), 'ixi': (20.0, 86.0)}     # of the populations, years
 
 _BIDS_EXAMPLE = """\
 worked example: AOMIC gray-matter maps with cortical thickness, resampled to 4 mm
@@ -77,6 +80,12 @@ worked example: 100 synthetic subjects at 5 mm, and the cohort they came from (N
 
   python -m anatcl_jax.prepare phantom --subjects 100 --seed 0 --out data/phantom \\
       --keep-cohort data/phantom-cohort
+
+as real people vary, with patients of four kinds, two of five sites for tests alone, two scanners:
+
+  python -m anatcl_jax.prepare phantom --population ixi --subjects 400 --patients 0.3 \\
+      --subtypes 4 --confounded age+site --sites 5 --held-out-sites 2 --site-bias 1 \\
+      --sessions 2 --second-scanner --out data/study
 """
 
 
@@ -188,6 +197,28 @@ def _add_phantom(commands) -> None:
                       help='scans a subject (default: %(default)s)')
   parser.add_argument('--patients', type=float, default=PHANTOM['patients'], metavar='SHARE',
                       help='share of subjects with disease (default: %(default)s)')
+  parser.add_argument('--population', choices=list(AGES), default=PHANTOM['population'],
+                      help='simple: figures in order of size; ixi: thickness of 68 regions as 551 '
+                           'people of IXI vary, area as in other public cohorts (default: '
+                           '%(default)s)')
+  parser.add_argument('--ages', type=float, nargs=2, metavar=('YOUNGEST', 'OLDEST'),
+                      help='years, evenly drawn (default: ' + ', '.join(
+                          f'{low:g} {high:g} for {name}' for name, (low, high) in AGES.items())
+                      + ')')
+  parser.add_argument('--subtypes', type=int, default=PHANTOM['subtypes'], metavar='N',
+                      help='patterns of atrophy of the patients: of temporal, parietal, frontal, '
+                           'left the first N (default: %(default)s)')
+  parser.add_argument('--confounded', default=PHANTOM['confounded'], metavar='age+site',
+                      help='what disease goes with: age, site or both; the old fall ill more '
+                           'often, patients go to some sites more often (default: neither)')
+  parser.add_argument('--held-out-sites', type=int, default=PHANTOM['held_out_sites'], metavar='N',
+                      help='the last N sites are for tests alone: column split is test there, else '
+                           'train, and sessions of a person keep to it (default: %(default)s)')
+  parser.add_argument('--second-scanner', action='store_true',
+                      help="a person's next session is on another site")
+  parser.add_argument('--site-bias', type=float, default=PHANTOM['site_bias'], metavar='FACTOR',
+                      help='how far sites differ in measured morphometry, in location and scale of '
+                           'each region; 1: as five OpenNeuro sites do (default: %(default)s)')
   parser.add_argument('--keep-cohort', type=pathlib.Path, metavar='DIR',
                       help='keep the NIfTI files, tables and truth there (default: deleted)')
   _add_output(parser, spacing=PHANTOM['spacing'])
@@ -298,9 +329,9 @@ def _say_next(made: ShardSet | None) -> None:
 def _prepare_phantom(chosen: argparse.Namespace) -> None:
   from anatcl_jax.cohorts.phantom import cohort as phantom
   from anatcl_jax.data.make_shards import make_phantom_shards
+  youngest, oldest = chosen.ages or AGES[chosen.population]
   settings = phantom.PhantomSettings(
-      subjects=chosen.subjects, seed=chosen.seed, spacing=chosen.spacing, sites=chosen.sites,
-      sessions=chosen.sessions, patients=chosen.patients)
+      youngest=youngest, oldest=oldest, **{name: getattr(chosen, name) for name in PHANTOM})
   _say_next(make_phantom_shards(settings, chosen.out, keep_cohort=chosen.keep_cohort,
                                 dtype=chosen.dtype, workers=chosen.workers))
 

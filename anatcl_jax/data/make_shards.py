@@ -31,7 +31,7 @@ def make_phantom_shards(settings: phantom.PhantomSettings, out: pathlib.Path, *,
   Raises:
     UserError: settings that make no cohort, or folders that hold something else.
   """
-  made = {'phantom': dataclasses.asdict(settings)}
+  made = {'phantom': settings.as_record()}
   if (out / 'dataset.json').is_file():
     there = shards.open_shards(out)
     if there.info['sources'] == made and there.info['dtype'] == dtype and not keep_cohort:

@@ -9,6 +9,8 @@ COMMANDS = {
                 'do the anatomical kernels know a person again? and age, sex, site?'),
     'intervals': ('anatcl_jax.studies.intervals',
                   'do the intervals of the probe cover, do its tests hold? on drawn people'),
+    'population': ('anatcl_jax.studies.population',
+                   'how real cortex varies: the coefficients of the digital cohort'),
 }
 
 

@@ -55,7 +55,7 @@ def open_data(config: ml_collections.ConfigDict) -> shards.ShardSet:
     make_shards.make_phantom_shards(PhantomSettings(**config.phantom), directory)
   processes.wait_for_all('shards')
   data = shards.open_shards(directory, all_files)
-  if data.info['sources'].get('phantom') != dataclasses.asdict(PhantomSettings(**config.phantom)):
+  if data.info['sources'].get('phantom') != PhantomSettings(**config.phantom).as_record():
     raise UserError(f'{directory} was not made with config.phantom {config.phantom.to_dict()}; '
                     'choose another data_dir or remove it')
   return data

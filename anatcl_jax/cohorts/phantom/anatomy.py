@@ -1,4 +1,4 @@
-"""The digital cohort's anatomy: a template of two folded hemispheres, and how subjects differ.
+"""The digital cohort's anatomy: a template of two folded hemispheres, and a subject's surfaces.
 
 A hemisphere is star-shaped: its mid-surface lies at one distance from its centre in each direction,
 so every field on it (radius, thickness, parcel) is a picture over a grid of directions. Everything
@@ -113,7 +113,8 @@ class Anatomy:
   """The truth about one subject; the first axis of arrays is lh, rh.
 
   age years; sex 'M' or 'F'; head_size linear factor; severity 0 to 1; thickness [2, R] mm;
-  expansion [2, R] change of log area; folds [2, K]; deep [2, D] linear size of the deep structures.
+  expansion [2, R] change of log area, of which the radius follows at most `most_growth`, a share;
+  folds [2, K]; deep [2, D] linear size of the deep structures.
   """
 
   age: float
@@ -124,6 +125,7 @@ class Anatomy:
   expansion: np.ndarray
   folds: np.ndarray
   deep: np.ndarray
+  most_growth: float = 0.07
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,29 +193,6 @@ def template() -> Template:
                   np.linalg.cholesky(correlation))
 
 
-def sample_anatomy(rng: np.random.Generator, youngest: float, oldest: float,
-                   patients: float) -> Anatomy:
-  """Draws a subject: always the same number of draws in the same order, whatever the arguments."""
-  shared = template()
-  age = youngest + (oldest - youngest) * rng.random()
-  male = rng.random() < 0.5
-  ill, severity = rng.random() < patients, 1 - rng.random()
-  severity = severity if ill else 0.0
-  head_size = (1.02 if male else 0.97) + 0.025 * np.clip(rng.standard_normal(), -2.5, 2.5)
-  both = np.linalg.cholesky([[1.0, 0.7], [0.7, 1.0]])       # homologous regions
-
-  thickness_deviation, expansion = (
-      both @ rng.standard_normal((2, len(NAMES))) @ shared.cholesky.T for _ in range(2))
-  thickness = (THICKNESS * (1 + 0.04 * thickness_deviation) - SLOPES * (age - REFERENCE_AGE)
-               - LOSSES * severity + (-0.01 if male else 0.01))
-  folds = (shared.folds + 0.35 * both @ rng.standard_normal((2, len(shared.folds)))) / 1.06
-  loss_age, loss_severity = np.array([(row[2], row[3]) for row in DEEP.values()]).T
-  deep = (1 + 0.04 * both @ rng.standard_normal((2, len(DEEP)))
-          - loss_age * (age - REFERENCE_AGE) - loss_severity * severity)
-  return Anatomy(age, 'M' if male else 'F', head_size, severity, np.clip(thickness, 1.55, 3.9),
-                 0.08 * expansion, folds, deep)
-
-
 def surfaces(anatomy: Anatomy) -> tuple[Surface, Surface]:
   """The mid-surfaces of lh and rh; they stay on their own side of the midline."""
   shared = template()
@@ -224,10 +203,12 @@ def surfaces(anatomy: Anatomy) -> tuple[Surface, Surface]:
     field, growth = np.moveaxis(
         shared.weights @ np.linalg.solve(shared.mixing, np.stack([thickness, expansion], 1)), -1, 0)
     # Area grows with the square of the radius; the bound keeps the hemispheres apart.
-    envelope = shared.envelope * (1 + 0.07 * np.tanh(growth / 2 / 0.07))
+    bound = anatomy.most_growth
+    envelope = shared.envelope * (1 + bound * np.tanh(growth / 2 / bound))
     radius = anatomy.head_size * _radius(envelope, shared.depth, _folding(shared.waves, folds))
     area, cosine = _cells(radius, shared.directions)
-    centre = ORIGIN + anatomy.head_size * (_CENTRE - ORIGIN)
+    apart = np.array([_MEDIAL * (bound - Anatomy.most_growth), 0, 0])
+    centre = ORIGIN + anatomy.head_size * (_CENTRE - apart - ORIGIN)
     result.append(Surface(side, centre * (-side, 1, 1), radius, field * shared.cortex, area,
                           cosine))
   return tuple(result)

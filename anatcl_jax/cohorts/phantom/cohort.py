@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
-import csv
 import dataclasses
 import functools
 import glob
-import json
 import multiprocessing
 import os
 import shutil
@@ -21,18 +19,20 @@ import numpy as np
 from anatcl_jax.cohorts import atlas
 from anatcl_jax.cohorts.phantom import anatomy as phantom_anatomy
 from anatcl_jax.cohorts.phantom import drawing as phantom_drawing
-from anatcl_jax.errors import UserError
+from anatcl_jax.cohorts.phantom import people, population, rows, sites
+from anatcl_jax.cohorts.phantom.disease import SUBTYPES, Disease
+from anatcl_jax.errors import UserError, check_name
 from anatcl_jax.progress import progress_bar
 
-MEASUREMENT_ERROR = 0.01                  # sd of the logarithm, each region and measure
+# How people differ: figures in order of size, or as fitted on real people.
+POPULATIONS = {'simple': people, 'ixi': population}
+CONFOUNDERS = ('age', 'site')             # what disease may go with
+_AGE_ODDS = 20.0                          # of disease, the oldest's over the youngest's
 # As FreeSurfer estimates it: a template's volume over the determinant of the head's scaling to it.
 _MEAN_INTRACRANIAL = 1.5e6                # mm^3
 
 # What a stream of random numbers is for; the streams of a subject are independent of each other.
-_ANATOMY, _SITE, _NOISE, _MEASUREMENT, _SCANNER = range(5)
-_APARC = 'freesurfer/data-cortical_type-aparc_measure-{}_hemi-{}.tsv'
-
-Rows = dict[str, dict[str, Any]]          # a row (column: value) for each table, by its path
+_ANATOMY, _SITE, _NOISE, _MEASUREMENT, _SUBTYPE = 0, 1, 2, 3, 6   # others: sites.py
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,10 @@ class PhantomSettings:
   """What to make: ages in years, spacing of the isotropic voxels in mm, patients as a share of 1.
 
   sessions is the scans a subject; later ones repeat the anatomy with new noise, perhaps on another
-  site. Raises UserError for values that make no cohort.
+  site, and surely with `second_scanner`. population is one of POPULATIONS; subtypes how many of
+  disease.SUBTYPES there are; confounded which of CONFOUNDERS disease goes with, joined by +;
+  held_out_sites how many sites, the last ones, are for tests alone; site_bias how far sites differ
+  in morphometry, 1 as real ones do. Raises UserError for values that make no cohort.
   """
 
   subjects: int = 100
@@ -51,6 +54,13 @@ class PhantomSettings:
   patients: float = 0.0
   youngest: float = 6.0
   oldest: float = 90.0
+  _: dataclasses.KW_ONLY
+  population: str = 'simple'
+  subtypes: int = 1
+  confounded: str = ''
+  held_out_sites: int = 0
+  second_scanner: bool = False
+  site_bias: float = 0.0
 
   def __post_init__(self):
     for name in ('subjects', 'sites', 'sessions'):
@@ -61,6 +71,37 @@ class PhantomSettings:
     _require(0 <= self.youngest < self.oldest <= 120,
              f'ages from youngest {self.youngest} to oldest {self.oldest}; they must rise and lie '
              'within 0 to 120 years')
+    check_name(self.population, POPULATIONS, 'population')
+    _require(1 <= self.subtypes <= len(SUBTYPES),
+             f'subtypes is {self.subtypes}; it must be from 1 to {len(SUBTYPES)} '
+             f'({", ".join(SUBTYPES)})')
+    for name in filter(None, self.confounded.split('+')):
+      check_name(name, CONFOUNDERS, 'confounder of disease')
+    _require(0 <= self.held_out_sites < self.sites,
+             f'held_out_sites is {self.held_out_sites} of {self.sites} sites; at least one must be '
+             'left')
+    _require(0 <= self.site_bias <= 10, f'site_bias is {self.site_bias}; it must be from 0 to 10')
+    _require(not self.second_scanner or self.sessions > 1,
+             'second_scanner needs sessions of at least 2')
+    groups = {self.held_out_sites, self.sites - self.held_out_sites} - {0}
+    _require(not self.second_scanner or min(groups) > 1,
+             'second_scanner needs at least 2 sites, and 2 of each kind where some are held out')
+
+  def as_record(self) -> dict[str, Any]:
+    """Its values; those that came with later versions only where they differ from the default."""
+    return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
+            if not field.kw_only or getattr(self, field.name) != field.default}
+
+  @property
+  def disease(self) -> Disease:
+    """Who falls ill."""
+    return Disease(self.patients, _AGE_ODDS if 'age' in self.confounded.split('+') else 1.0)
+
+  @property
+  def assignment(self) -> sites.Assignment:
+    """Who is scanned where."""
+    return sites.Assignment(self.sites, self.held_out_sites, self.second_scanner,
+                            'site' in self.confounded.split('+'))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,47 +126,67 @@ class Scan:
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-  """A subject's truth (anatomy; area [2, R] of the surface, mm^2) and its scans, one a session."""
+  """A subject's truth (anatomy; area [2, R] of the surface, mm^2) and its scans, one a session.
+
+  subtype is the name of the disease, also where severity is 0.
+  """
 
   index: int
   anatomy: phantom_anatomy.Anatomy
   area: np.ndarray
   scans: tuple[Scan, ...]
+  subtype: str
 
 
 def draw_subject(settings: PhantomSettings, index: int) -> Subject:
   """Makes subject `index` (from 0) of the cohort; it depends on no other subject.
 
-  The anatomy depends on seed, index, ages and share of patients alone. Morphometry holds
+  The anatomy depends on seed, index, population, ages and disease alone. Morphometry holds
   phantom_drawing.MEASURES (mm, mm^2, mm^3) of each region, lh then rh.
   """
   def stream(purpose: int, *more: int) -> np.random.Generator:
     return np.random.default_rng([settings.seed, index, purpose, *more])
 
-  anatomy = phantom_anatomy.sample_anatomy(stream(_ANATOMY), settings.youngest, settings.oldest,
-                                           settings.patients)
+  subtype = list(SUBTYPES)[int(stream(_SUBTYPE).random() * settings.subtypes)]
+  anatomy = POPULATIONS[settings.population].sample_anatomy(
+      stream(_ANATOMY), settings.youngest, settings.oldest, settings.disease, SUBTYPES[subtype])
   grid = phantom_drawing.Grid.mni(settings.spacing)
   drawn, measured = phantom_drawing.draw(anatomy, grid)
   scans = []
-  for session in range(settings.sessions):
-    site = int(stream(_SITE, session).random() * settings.sites)
+  for session, site in enumerate(settings.assignment.sites_of(
+      anatomy.severity > 0, settings.sessions, functools.partial(stream, _SITE))):
     errors = stream(_MEASUREMENT, session)
+    morphometry = measured * np.exp(POPULATIONS[settings.population].measurement_error(errors))
+    if settings.site_bias:
+      morphometry = sites.bias(settings.seed, site, settings.site_bias).apply(
+          morphometry, expected_morphometry(settings.population, anatomy.age, anatomy.sex == 'M'))
     scans.append(Scan(
         site,
-        phantom_drawing.scan(drawn, anatomy, grid, site_effect(settings.seed, site),
+        phantom_drawing.scan(drawn, anatomy, grid, sites.scanner(settings.seed, site),
                              stream(_NOISE, session)),
-        measured * np.exp(MEASUREMENT_ERROR * errors.standard_normal(measured.shape)),
+        morphometry,
         _MEAN_INTRACRANIAL * anatomy.head_size**3
-        * np.exp(MEASUREMENT_ERROR * errors.standard_normal())))
+        * np.exp(people.MEASUREMENT_ERROR * errors.standard_normal())))
   return Subject(index, anatomy, measured[..., phantom_drawing.MEASURES.index('area')],
-                 tuple(scans))
+                 tuple(scans), subtype)
 
 
-def site_effect(seed: int, site: int) -> phantom_drawing.Site:
-  """The scanner of site `site` (from 0) of the cohort with this seed."""
-  rng = np.random.default_rng([seed, site, _SCANNER])
-  return phantom_drawing.Site(gain=1 + 0.06 * rng.uniform(-1, 1), smoothing=rng.uniform(2, 6),
-                              noise=rng.uniform(0.01, 0.04))
+def expected_morphometry(name: str, age: float, male: bool) -> np.ndarray:
+  """Mean of healthy people of a population, of this age and sex: [2, R, M] as MEASURES."""
+  source = POPULATIONS[name]
+  thickness = source.expected_thickness(age, male)
+  area = _template_area() * source.mean_head_size(male)**2
+  return np.stack([thickness, area, thickness * area], -1)
+
+
+@functools.lru_cache(maxsize=1)
+def _template_area() -> np.ndarray:
+  shape = (2, len(phantom_anatomy.NAMES))
+  plain = phantom_anatomy.Anatomy(
+      0, 'F', 1.0, 0.0, np.ones(shape), np.zeros(shape),
+      np.stack([phantom_anatomy.template().folds] * 2), np.ones((2, len(phantom_anatomy.DEEP))))
+  return np.stack([phantom_drawing.measure_area(surface)
+                   for surface in phantom_anatomy.surfaces(plain)])
 
 
 def write_cohort(directory: Path, settings: PhantomSettings, workers: int = 1,
@@ -146,16 +207,16 @@ def write_cohort(directory: Path, settings: PhantomSettings, workers: int = 1,
   except OSError as error:
     raise UserError(f'can\'t write {temporary} ({error.strerror})') from None
   try:
-    tables: dict[str, list[dict[str, Any]]] = {}
+    tables: dict[str, list[dict[str, Any]]] = rows.of_sites(settings)
     made = _made(functools.partial(_write_subject, temporary, settings), settings.subjects, workers)
     with progress_bar(settings.subjects, 'synthetic cohort', 'subjects', show=progress) as bar:
       for scans in made:
-        for name, row in ((name, row) for rows in scans for name, row in rows.items()):
+        for name, row in (item for scan in scans for item in scan.items()):
           tables.setdefault(name, []).append(row)
         bar.update()
-    for name, rows in tables.items():
-      _write_table(temporary / name, rows)
-    _write_descriptions(temporary, settings)
+    for name, content in tables.items():
+      rows.write(temporary / name, content)
+    rows.describe(temporary, settings)
     temporary.rename(directory)
   except BaseException:
     shutil.rmtree(temporary, ignore_errors=True)
@@ -163,7 +224,7 @@ def write_cohort(directory: Path, settings: PhantomSettings, workers: int = 1,
   folders = 'sub-*/anat' if settings.sessions == 1 else 'sub-*/ses-*/anat'
   return CohortPaths(
       f'{glob.escape(str(directory))}/{folders}/*_mod.nii.gz', directory / 'participants.tsv',
-      tuple(directory / _APARC.format(measure, hemisphere)
+      tuple(directory / rows.APARC.format(measure, hemisphere)
             for measure in phantom_drawing.MEASURES for hemisphere in atlas.HEMISPHERES),
       directory / 'truth')
 
@@ -173,7 +234,7 @@ def _require(condition: bool, text: str) -> None:
     raise UserError(f'synthetic cohort: {text}')
 
 
-def _made(make, count: int, workers: int) -> Iterator[list[Rows]]:
+def _made(make, count: int, workers: int) -> Iterator[list[rows.Rows]]:
   """make(0), make(1), ... in order, by as many processes as asked for."""
   if workers == 1:
     yield from map(make, range(count))
@@ -184,14 +245,14 @@ def _made(make, count: int, workers: int) -> Iterator[list[Rows]]:
     yield from pool.map(make, range(count))
 
 
-def _write_subject(directory: Path, settings: PhantomSettings, index: int) -> list[Rows]:
+def _write_subject(directory: Path, settings: PhantomSettings, index: int) -> list[rows.Rows]:
   """Writes the maps of a subject; its rows of the tables are returned, one set a scan."""
   subject = draw_subject(settings, index)
   affine = phantom_drawing.Grid.mni(settings.spacing).affine
   result = []
   for session, scan in enumerate(subject.scans, 1):
-    rows = _rows(settings, subject, scan, session)
-    entities = list(rows['participants.tsv'].values())[:1 if settings.sessions == 1 else 2]
+    row = rows.of_scan(settings, subject, scan, session)
+    entities = list(row['participants.tsv'].values())[:1 if settings.sessions == 1 else 2]
     path = directory.joinpath(*entities, 'anat',
                               '_'.join([*entities, 'space-phantom_label-GM_mod.nii.gz']))
     path.parent.mkdir(parents=True)
@@ -199,70 +260,5 @@ def _write_subject(directory: Path, settings: PhantomSettings, index: int) -> li
     image.header['descrip'] = b'synthetic digital cohort'
     image.header.set_xyzt_units('mm')
     nibabel.save(image, path)
-    result.append(rows)
+    result.append(row)
   return result
-
-
-def _rows(settings: PhantomSettings, subject: Subject, scan: Scan, session: int) -> Rows:
-  """A scan's row in each table; the truth about a subject's regions comes with its first scan."""
-  anatomy = subject.anatomy
-  participant = f'sub-{subject.index + 1:0{max(4, len(str(settings.subjects)))}d}'
-  entities = {'participant_id': participant}
-  if settings.sessions > 1:
-    entities['session_id'] = f'ses-{session}'
-  person = {'age': f'{anatomy.age:.2f}', 'sex': anatomy.sex, 'site': f'site-{scan.site + 1}'}
-  rows: Rows = {
-      'participants.tsv': {
-          **entities, **person, 'diagnosis': 'patient' if anatomy.severity > 0 else 'control'},
-      'truth/subjects.tsv': {
-          **entities, **person, 'head_size': f'{anatomy.head_size:.4f}',
-          'severity': f'{anatomy.severity:.4f}',
-          **{f'{hemisphere}_{structure}': f'{size:.4f}'
-             for hemisphere, sizes in zip(atlas.HEMISPHERES, anatomy.deep)
-             for structure, size in zip(phantom_anatomy.DEEP, sizes)}}}
-  if session == 1:
-    for name, truth in (('thickness', anatomy.thickness), ('area', subject.area)):
-      rows[f'truth/{name}.tsv'] = {'participant_id': participant, **{
-          region: f'{value:.4f}'
-          for region, value in zip(atlas.regions('desikan'), truth.ravel())}}
-  label = '_'.join(entities.values())
-  for hemisphere, values in zip(atlas.HEMISPHERES, scan.morphometry):
-    thickness, area, _ = values.T
-    for column, measure in enumerate(phantom_drawing.MEASURES):
-      digits = 3 if measure == 'thickness' else 1
-      row = {f'{hemisphere}.aparc.{measure}': label}
-      row |= {f'{hemisphere}_{region}_{measure}': f'{value:.{digits}f}'
-              for region, value in zip(phantom_anatomy.NAMES, values[:, column])}
-      if measure == 'thickness':
-        row[f'{hemisphere}_MeanThickness_thickness'] = f'{np.average(thickness, weights=area):.5f}'
-      rows[_APARC.format(measure, hemisphere)] = row | {'eTIV': f'{scan.intracranial:.1f}'}
-  return rows
-
-
-def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-  path.parent.mkdir(exist_ok=True)
-  with path.open('w', newline='') as file:
-    writer = csv.DictWriter(file, list(rows[0]), delimiter='\t', lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-
-
-def _write_descriptions(directory: Path, settings: PhantomSettings) -> None:
-  description = {
-      'Name': 'anatcl_jax synthetic digital cohort', 'BIDSVersion': '1.9.0',
-      'DatasetType': 'derivative', 'Synthetic': True,
-      'GeneratedBy': [{'Name': 'anatcl_jax.cohorts.phantom.cohort',
-                       'Description': 'Synthetic brains drawn by a program; no person was scanned.',
-                       'Settings': dataclasses.asdict(settings)}]}
-  columns = {
-      'participant_id': {'Description': 'Synthetic subject'},
-      'age': {'Description': 'Age of the synthetic subject', 'Units': 'years'},
-      'sex': {'Description': 'Sex of the synthetic subject',
-              'Levels': {'F': 'female', 'M': 'male'}},
-      'site': {'Description': 'Synthetic scanner: intensity, smoothing and noise differ by site'},
-      'diagnosis': {'Description': 'Synthetic disease, which thins temporal cortex',
-                    'Levels': {'control': 'none', 'patient': 'some'}}}
-  if settings.sessions > 1:
-    columns['session_id'] = {'Description': 'Scan of the synthetic subject'}
-  for name, content in (('dataset_description', description), ('participants', columns)):
-    (directory / f'{name}.json').write_text(json.dumps(content, indent=2) + '\n')

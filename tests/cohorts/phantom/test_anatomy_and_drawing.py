@@ -9,6 +9,8 @@ import pytest
 from anatcl_jax.cohorts.phantom import anatomy as phantom_anatomy
 from anatcl_jax.cohorts.phantom import cohort as phantom
 from anatcl_jax.cohorts.phantom import drawing as phantom_drawing
+from anatcl_jax.cohorts.phantom import people, sites
+from anatcl_jax.cohorts.phantom.disease import Disease
 
 NAMES = phantom_anatomy.NAMES
 GRID = phantom_drawing.Grid.mni(5.0)
@@ -27,7 +29,7 @@ def _measured(subjects: list[phantom.Subject], measure: str) -> np.ndarray:
 
 
 def _anatomy(index: int = 0) -> phantom_anatomy.Anatomy:
-  return phantom_anatomy.sample_anatomy(np.random.default_rng([11, index]), 6, 90, 0)
+  return people.sample_anatomy(np.random.default_rng([11, index]), 6, 90, Disease())
 
 
 # Independence of what a subject should not depend on.
@@ -62,7 +64,7 @@ def test_site_changes_voxels_but_neither_anatomy_nor_morphometry():
   assert _same_truth(one, other)
   assert np.array_equal(one.scans[0].morphometry, other.scans[0].morphometry)
   assert np.abs(one.scans[0].volume - other.scans[0].volume).max() > 0.02
-  assert phantom.site_effect(4, 1) == phantom.site_effect(4, 1) != phantom.site_effect(4, 2)
+  assert sites.scanner(4, 1) == sites.scanner(4, 1) != sites.scanner(4, 2)
 
 
 def test_sites_are_all_used(cohort):
@@ -73,15 +75,15 @@ def test_second_session_repeats_the_anatomy_with_new_noise():
   settings = dataclasses.replace(SMALL, sessions=2, sites=1, spacing=5.0)
   first, second = phantom.draw_subject(settings, 0).scans
   difference = second.volume - first.volume
-  noise = phantom.site_effect(settings.seed, 0).noise
+  noise = sites.scanner(settings.seed, 0).noise
   assert 0 < np.abs(difference).max() < 10 * noise
   assert not np.array_equal(first.morphometry, second.morphometry)
   ratio = np.log(second.morphometry / first.morphometry)
-  assert ratio.std() == pytest.approx(phantom.MEASUREMENT_ERROR * np.sqrt(2), rel=0.2)
+  assert ratio.std() == pytest.approx(people.MEASUREMENT_ERROR * np.sqrt(2), rel=0.2)
 
 
 def test_more_patients_changes_severity_and_what_follows_from_it_only():
-  well, ill = (phantom_anatomy.sample_anatomy(np.random.default_rng(3), 6, 90, share)
+  well, ill = (people.sample_anatomy(np.random.default_rng(3), 6, 90, Disease(share))
                for share in (0.0, 1.0))
   assert well.severity == 0 < ill.severity <= 1
   assert (well.age, well.sex, well.head_size) == (ill.age, ill.sex, ill.head_size)
@@ -245,7 +247,7 @@ def test_measures_are_in_plausible_ranges(cohort):
 
 
 def test_individual_variation_is_shared_by_homologous_regions():
-  anatomies = [phantom_anatomy.sample_anatomy(np.random.default_rng([1, index]), 39.9, 40.1, 0)
+  anatomies = [people.sample_anatomy(np.random.default_rng([1, index]), 39.9, 40.1, Disease())
                for index in range(200)]
   thickness = np.stack([anatomy.thickness for anatomy in anatomies])
   assert 0.07 < thickness.std(0).mean() < 0.13
