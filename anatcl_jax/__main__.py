@@ -9,6 +9,7 @@ COMMANDS = {
     'pretrain': ('anatcl_jax.main', 'an encoder from shards, or the synthetic demo'),
     'features': ('anatcl_jax.features', 'images to a table of features, by a frozen encoder'),
     'probe': ('anatcl_jax.probe', 'what frozen features know: linear probes beside baselines'),
+    'predict': ('anatcl_jax.predict', 'a saved probe, such as of brain age, applied to new people'),
     'convert': ('anatcl_jax.convert', 'weights from and to PyTorch, safetensors and Flax'),
     'bench': ('anatcl_jax.bench.__main__', 'speed of a config, the loss or prepare, here'),
     'study': ('anatcl_jax.studies.__main__', 'what kernels and objectives know, as tables'),

@@ -26,7 +26,7 @@ import pathlib
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ml_collections
@@ -36,7 +36,7 @@ from anatcl_jax.config import check_seed
 from anatcl_jax.errors import UserError, check_name
 
 if TYPE_CHECKING:   # what is heavy is imported where it is used: --help need not wait for it
-  from anatcl_jax.evaluation.evaluate import Settings
+  from anatcl_jax.evaluation.evaluate import Scored, Settings
   from anatcl_jax.evaluation.results import Evaluation
   from anatcl_jax.evaluation.run import Extent
   from anatcl_jax.evaluation.saliency import Saliency
@@ -77,9 +77,11 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
       examine=lambda table: tasks.choose_tasks(config.tasks, *known, table))
   chosen = tasks.choose_tasks(config.tasks, *known, found.cohort.table)
   done = finished.Finished(out)
+  record = made(config, found, command)
   evaluation = run.run(
-      found.cohort, found.encoders, chosen, settings, extent, made(config, found, command),
-      finished=done, written=lambda so_far, to_do: write.write_tables(so_far, out, to_do))
+      found.cohort, found.encoders, chosen, settings, extent, record,
+      finished=done, written=lambda so_far, to_do: write.write_tables(so_far, out, to_do),
+      save=_saver(config, found, set(chosen), record, out) if config.save else None)
   names = write.write_tables(evaluation, out)
   done.clear()
   written = report.write(evaluation, out,
@@ -87,9 +89,35 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
                          saliencies=_saliencies(config, found, evaluation))
   print(''.join(f'note: {note}\n' for note in evaluation.notes), end='', file=sys.stderr)
   print(write.summary(evaluation))
-  print(f'results: {written} (beside it {", ".join(names)}, figures/)')
+  kept = _keep_saved(evaluation, out) if config.save else []
+  print(f'results: {written} (beside it {", ".join([*names, *kept])}, figures/)')
   print(f'next: open {written} in a browser; docs/probe.md says how each figure is made')
   return evaluation
+
+
+def _saver(config: ml_collections.ConfigDict, found: Sources, chosen: set[str],
+           record: dict[str, Any], out: pathlib.Path) -> Callable[[list[Scored]], None]:
+  """Writes the probes of encoders to out/probes; a task that nobody named has none."""
+  from anatcl_jax.evaluation import identity, saved
+  encoders = identity.of_sources(found, config.pool)
+
+  def save(scored: list[Scored]) -> None:
+    for one in scored:
+      if one.outcome.task.name in chosen and one.outcome.features in encoders and one.probes:
+        name = one.outcome.features
+        saved.write(saved.of_scored(one, encoders[name], {
+            'labels': found.cohort.source, 'synthetic': found.cohort.synthetic,
+            'trained_on_synthetic': name in found.cohort.trained_on_synthetic,
+            **{key: record[key] for key in ('command', 'date', 'versions')}}), out / saved.FOLDER)
+  return save
+
+
+def _keep_saved(evaluation: Evaluation, out: pathlib.Path) -> list[str]:
+  """Takes away probes of a run before; returns the folder's name, if there are some."""
+  from anatcl_jax.evaluation import saved
+  saved.clear(out / saved.FOLDER, {
+      saved.name_of(one.task.name, one.features, one.estimator) for one in evaluation.outcomes})
+  return [f'{saved.FOLDER}/'] if any((out / saved.FOLDER).glob('*.json')) else []
 
 
 def check(config: ml_collections.ConfigDict, data_dir: str = '') -> None:
@@ -210,7 +238,7 @@ def _settings(config: ml_collections.ConfigDict) -> tuple[Settings, Extent]:
 
 def _out(config: ml_collections.ConfigDict) -> pathlib.Path:
   """Where results go; raises UserError if they can't, before anything is computed."""
-  from anatcl_jax.evaluation import write
+  from anatcl_jax.evaluation import saved, write
   from anatcl_jax.report import page
   from anatcl_jax.weights.choice import named_paths, workdir_of
   checkpoints = list(named_paths(config.checkpoint, 'config.checkpoint').values())
@@ -221,6 +249,10 @@ def _out(config: ml_collections.ConfigDict) -> pathlib.Path:
       if alone and (workdir / 'config.json').is_file() else 'runs/probe'))
   outputs.check_folder(out, (*write.TABLES, outputs.RECORD, page.PAGE), page.FIGURES,
                        '--config.out')
+  if config.save:
+    probes = out / saved.FOLDER
+    outputs.check_folder(probes, [path.name for path in probes.glob('*')], page.FIGURES,
+                         '--config.out')
   return out
 
 

@@ -63,6 +63,7 @@ def get_config(arguments=None):
   config.batch_size = 32               # of volumes through the encoder, from 1
 
   # Where it goes
+  config.save = False                  # True: the fitted probes too, for `anatcl-jax predict`
   config.out = ''                      # a folder; '': probe/ of the workdir, else runs/probe
 
   if chosen.demo:

@@ -10,7 +10,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'anatcl_jax'
 # From the doors to the ground: each may use those after it.
 ORDER = ('doors', 'bench', 'studies', 'training', 'report', 'evaluation', 'frozen', 'weights',
          'data', 'cohorts', 'models', 'devices', 'mathematics', 'ground')
-DOORS = ('__main__', 'main', 'prepare', 'features', 'probe', 'convert')
+DOORS = ('__main__', 'main', 'prepare', 'features', 'probe', 'predict', 'convert')
 MATHEMATICS = ('kernels', 'losses', 'residuals', 'sharpness')
 GROUND = ('command_line', 'config', 'config_files', 'errors', 'figures', 'lock', 'outputs', 'paths',
           'progress', 'user_code')

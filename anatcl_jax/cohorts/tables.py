@@ -71,6 +71,13 @@ def read_table(path: pathlib.Path,
   return table.mask(table.isin(MISSING))
 
 
+def read_header(path: pathlib.Path) -> list[str]:
+  """The names of a table's columns, as `read_table` has them; raises as `read_text`."""
+  header = read_text(path).partition('\n')[0].rstrip('\r')
+  separator = max('\t,;', key=header.count)
+  return [as_meant(name) for name in next(csv.reader([header], delimiter=separator), [])]
+
+
 def as_meant(cell: str) -> str:
   """A cell without spaces around it, and without the apostrophe that `write_tables` puts first."""
   return re.sub(r"^'(?='*[=+\-@].)", '', cell.strip(), flags=re.DOTALL)

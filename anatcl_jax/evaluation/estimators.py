@@ -169,7 +169,9 @@ def _with_correction(probe: FittedProbe, best: Pipeline, x: np.ndarray, age: np.
   """
   predicted = np.full(len(age), np.nan)
   for fit, test in inner:
-    one = fitted.of_pipeline(clone(best).fit(x[fit], age[fit]), False)
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore', ConvergenceWarning)     # counted where the probe is fitted
+      one = fitted.of_pipeline(clone(best).fit(x[fit], age[fit]), False)
     predicted[test] = one.predict(x[test])
   slope, intercept = np.polyfit(age, predicted, 1)
   return probe.with_correction(slope, intercept)

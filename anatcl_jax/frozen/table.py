@@ -13,6 +13,7 @@ import os
 import pathlib
 import platform
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -49,10 +50,7 @@ def read_encoders(path: str | pathlib.Path) -> tuple[pandas.DataFrame, dict[str,
   """
   path = pathlib.Path(path)
   table = _read_parquet(path) if path.suffix == '.parquet' else tables.read_table(path)
-  columns: dict[str, list[str]] = {}     # by encoder
-  for column in table.columns:
-    if found := _COLUMN.fullmatch(column):
-      columns.setdefault(found[1] or '', []).append(column)
+  columns = _by_encoder(table.columns)
   if 'participant_id' not in table or not columns:
     raise UserError(f'{path}: is no table of features, which has participant_id, session and the '
                     'columns f0, f1, ...')
@@ -60,13 +58,34 @@ def read_encoders(path: str | pathlib.Path) -> tuple[pandas.DataFrame, dict[str,
   labels = [tables.joined_identifier(*key) for key in keys]
   features = {}
   for name, own in columns.items():
-    ordered = sorted(own, key=lambda column: int(_COLUMN.fullmatch(column)[2]))
-    values = [tables.numbers(path, table[column], labels) for column in ordered]
+    values = [tables.numbers(path, table[column], labels) for column in own]
     features[name] = np.stack(values, 1).astype(np.float32)
   identifiers = table.drop(columns=list(itertools.chain(*columns.values()))).assign(
       participant_id=[participant for participant, _ in keys],
       session=[session for _, session in keys])
   return identifiers, features
+
+
+def read_columns(path: str | pathlib.Path) -> dict[str, list[int]]:
+  """The numbers of each encoder's columns, in the order of `read_encoders`, by the header alone."""
+  path = pathlib.Path(path)
+  if path.suffix == '.parquet':
+    import pyarrow.parquet  # an extra; who read the table has it
+    names = pyarrow.parquet.read_schema(path).names
+  else:
+    names = tables.read_header(path)
+  return {name: [int(_COLUMN.fullmatch(column)[2]) for column in own]
+          for name, own in _by_encoder(names).items()}
+
+
+def _by_encoder(names: Iterable[str]) -> dict[str, list[str]]:
+  """Columns of features by encoder, in the order of their numbers."""
+  columns: dict[str, list[str]] = {}
+  for column in names:
+    if found := _COLUMN.fullmatch(column):
+      columns.setdefault(found[1] or '', []).append(column)
+  return {name: sorted(own, key=lambda column: int(_COLUMN.fullmatch(column)[2]))
+          for name, own in columns.items()}
 
 
 def write_table(path: str | pathlib.Path, identifiers: pandas.DataFrame,

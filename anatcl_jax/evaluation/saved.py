@@ -1,0 +1,183 @@
+"""Fitted probes on disk, NAME.safetensors and NAME.json, to be applied to new tables of features.
+
+Nothing in them is code, and nobody is named in them. A probe is that of the folds together: each
+predicts, and the mean counts, as for those whom no fold of the probe's own run held.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import urllib.parse
+from typing import Any
+
+import numpy as np
+import pandas
+import safetensors
+import safetensors.numpy
+
+from anatcl_jax import __version__, outputs
+from anatcl_jax.errors import UserError, listed
+from anatcl_jax.evaluation import brain_age, fitted
+from anatcl_jax.evaluation.evaluate import Scored
+from anatcl_jax.evaluation.fitted import FittedProbe
+from anatcl_jax.evaluation.tasks import BRAIN_AGE
+
+FOLDER = 'probes'
+_FORMAT = 1
+_ENDINGS = ('.json', '.safetensors')
+_NEEDED = ('format', 'task', 'features', 'estimator', 'encoders', 'softmax', 'probes', 'fitted',
+           'score', 'synthetic', 'trained_on_synthetic', 'sha256')
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedProbe:
+  """The probes of all folds, and what is known of them, which is plain JSON.
+
+  `record` has task {name, kind, column, unit, classes, healthy}, features, estimator, encoders (of
+  the columns in their order: name, columns, and the settings of the encoder, as far as known),
+  fitted {people, low, high of the number}, score {metric: [value, low, high] out of fold}, and
+  what is SYNTHETIC.
+  """
+
+  record: dict[str, Any]
+  probes: tuple[FittedProbe, ...]
+
+  @property
+  def is_brain_age(self) -> bool:
+    return self.record['task']['kind'] == BRAIN_AGE
+
+  def table(self, x: np.ndarray, age: np.ndarray | None = None) -> pandas.DataFrame:
+    """Predictions of features [n, F]: a number, or a class and probabilities.
+
+    Of a brain age, with ages [n] (NaN where not known), also the gap raw and corrected.
+    """
+    if self.is_brain_age:
+      predicted = brain_age.predicted(list(self.probes), x)
+      if age is None:
+        return pandas.DataFrame({'predicted_age': predicted})
+      return pandas.DataFrame({
+          'age': age, 'predicted_age': predicted, 'gap': predicted - age,
+          'gap_corrected': brain_age.corrected(list(self.probes), age, predicted)})
+    classes = self.record['task']['classes']
+    if not classes:
+      return pandas.DataFrame({'prediction': fitted.mean([one.predict(x) for one in self.probes])})
+    rates = fitted.mean([one.probability(x, len(classes)) for one in self.probes])
+    columns = {'predicted_class': np.array(classes)[rates.argmax(1)]}
+    if len(classes) == 2:
+      return pandas.DataFrame(columns | {'probability': rates[:, 1]})
+    return pandas.DataFrame(columns | {f'probability:{name}': rates[:, place]
+                                       for place, name in enumerate(classes)})
+
+
+def name_of(task: str, features: str, estimator: str) -> str:
+  """The name of a probe's files, without ending."""
+  return '-'.join(urllib.parse.quote(part.replace(':', '--'), safe='') for part in (
+      task, features, *([estimator] if estimator != 'linear' else [])))
+
+
+def of_scored(one: Scored, encoders: list[dict[str, Any]], made: dict[str, Any]) -> SavedProbe:
+  """What is kept of a task's probes.
+
+  Args:
+    encoders: of the features' columns, as in SavedProbe.
+    made: what else is to be noted: synthetic, trained_on_synthetic, command, date.
+  """
+  outcome, target = one.outcome, one.protocol.target
+  rows = np.unique(np.concatenate([fit for fit, _ in one.protocol.splits]))
+  known = {} if outcome.classes else {'low': float(target.values[rows].min()),
+                                      'high': float(target.values[rows].max())}
+  task = outcome.task
+  return SavedProbe({
+      'format': _FORMAT,
+      'task': {'name': task.name, 'kind': task.kind, 'column': task.column, 'unit': task.unit,
+               'classes': list(outcome.classes), 'healthy_column': task.healthy_column,
+               'healthy': list(task.healthy)},
+      'features': outcome.features, 'estimator': outcome.estimator, 'encoders': encoders,
+      'softmax': one.probes[0].softmax, 'probes': len(one.probes),
+      'protocol': one.protocol.words,
+      'fitted': {'people': len(set(target.groups[rows])), **known},
+      'score': {metric: [_plain(value), *map(_plain, outcome.interval.get(metric, ()))]
+                for metric, value in outcome.score.items()},
+      **made}, one.probes)
+
+
+def write(saved: SavedProbe, folder: pathlib.Path) -> pathlib.Path:
+  """Writes both files, the arrays first; returns the path of the JSON.
+
+  Raises:
+    UserError: the folder can't be written.
+  """
+  record = saved.record
+  name = name_of(record['task']['name'], record['features'], record['estimator'])
+  arrays = {f'{place}/{key}': np.ascontiguousarray(values)
+            for place, one in enumerate(saved.probes) for key, values in one.arrays.items()}
+  content = safetensors.numpy.save(arrays, {'made_by': outputs.MADE_BY})
+  text = json.dumps({'made_by': outputs.MADE_BY} | record
+                    | {'sha256': hashlib.sha256(content).hexdigest()}, indent=1) + '\n'
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    for ending, data in (('.safetensors', content), ('.json', text.encode())):
+      temporary = folder / f'.{name}{ending}.writing'
+      temporary.write_bytes(data)
+      os.replace(temporary, folder / f'{name}{ending}')
+  except OSError as error:
+    raise UserError(f'{folder}: can\'t be written ({error.strerror}); choose another '
+                    '--config.out') from None
+  return folder / f'{name}.json'
+
+
+def read(path: pathlib.Path) -> SavedProbe:
+  """A probe by the path of one of its files, or of both without ending.
+
+  Raises:
+    UserError: no such files, or they are damaged, do not belong together or are of a newer version.
+  """
+  base = path.with_suffix('') if path.suffix in _ENDINGS else path
+  paths = [base.with_name(base.name + ending) for ending in _ENDINGS]
+  for one in paths:
+    if not one.is_file():
+      there = sorted(other.name for other in one.parent.glob('*.json'))
+      raise UserError(f'{one}: no such file; a probe is a .json and a .safetensors that '
+                      '`probe --config.save=True` wrote'
+                      + (f'; {one.parent} holds {listed(there)}' if there else ''))
+  try:
+    record = json.loads(paths[0].read_text(encoding='utf-8'))
+    content = paths[1].read_bytes()
+    if not isinstance(record, dict) or outputs.MARK not in str(record.get('made_by')):
+      raise ValueError('it was not made by this program')
+    if record.get('format') != _FORMAT:
+      raise ValueError(f'its format {record.get("format")!r} is not that of anatcl_jax '
+                       f'{__version__}; {record["made_by"]}')
+    if lacking := [name for name in _NEEDED if name not in record]:
+      raise ValueError(f'it lacks {listed(lacking)}')
+    if hashlib.sha256(content).hexdigest() != record['sha256']:
+      raise ValueError(f'{paths[1].name} is not the one that it was written with')
+    arrays = safetensors.numpy.load(content)
+    if not all(np.isfinite(values).all() for values in arrays.values()):
+      raise ValueError('it holds numbers that are not finite')
+    probes = tuple(FittedProbe({name.partition('/')[2]: values for name, values in arrays.items()
+                                if name.partition('/')[0] == str(place)}, bool(record['softmax']))
+                   for place in range(record['probes']))
+    saved = SavedProbe(record, probes)
+    width = sum(one['columns'] for one in record['encoders'])
+    saved.table(np.zeros((1, width)), np.zeros(1))     # that all is there
+  except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError,
+          safetensors.SafetensorError) as error:
+    why = error.strerror if isinstance(error, OSError) else f'{error}'
+    raise UserError(f'{paths[0]}: is no saved probe that can be used ({why})') from None
+  return saved
+
+
+def clear(folder: pathlib.Path, keep: set[str]) -> None:
+  """Takes away probes of runs before; `keep` are names without ending."""
+  for path in folder.glob('*') if folder.is_dir() else ():
+    if path.suffix in _ENDINGS and path.stem not in keep and outputs.is_own(path):
+      path.unlink()
+
+
+def _plain(value: float) -> float | None:
+  return float(value) if np.isfinite(value) else None
