@@ -213,7 +213,14 @@ def _saliencies(config: ml_collections.ConfigDict, found: Sources,
 
 def _settings(config: ml_collections.ConfigDict) -> tuple[Settings, Extent]:
   """Raises UserError for values that no evaluation can have."""
-  from anatcl_jax.evaluation import beyond, estimators, run, saliency, same_people
+  from anatcl_jax.evaluation import (
+    beyond,
+    estimators,
+    harmonization,
+    run,
+    saliency,
+    same_people,
+  )
   from anatcl_jax.evaluation.evaluate import PROTOCOLS, Settings
   from anatcl_jax.models import feature_pooling
   for key, least in (('folds', 2), ('inner_folds', 2), ('fewest', 2),
@@ -232,7 +239,8 @@ def _settings(config: ml_collections.ConfigDict) -> tuple[Settings, Extent]:
   beyond.curve_sizes(config.learning_curve, 100)
   return (Settings(config.folds, config.inner_folds, config.seed, tuple(dict.fromkeys(names)),
                    config.fewest, config.protocol,
-                   config.jobs or os.cpu_count() or 1),
+                   config.jobs or os.cpu_count() or 1,
+                   harmonization.asked(config.harmonize, config.keep, config.unseen_sites)),
           run.Extent(config.learning_curve, config.leave_one_site_out))
 
 

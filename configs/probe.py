@@ -48,6 +48,12 @@ def get_config(arguments=None):
 
   # How
   config.estimators = 'linear'         # linear, svm, mlp; several are separated by commas
+  config.harmonize = ''                # a column such as site: rows of features without its part
+                                       # (ComBat, learned on the fitted side), beside those with it
+  config.keep = 'auto'                 # covariates whose part harmonisation keeps, never the one
+                                       # predicted; auto: age and sex as far as there; or none
+  config.unseen_sites = 'refuse'       # of a site with nobody on the fitted side: refuse to
+                                       # harmonise the task, or pass those scans as they are
   config.protocol = 'auto'             # of people seen in pretraining: auto fits on them and tests
                                        # on the others, cross_validation leaves them out
   config.folds = 5                     # by participant, stratified; from 2

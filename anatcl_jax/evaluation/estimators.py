@@ -26,6 +26,7 @@ from sklearn.svm import LinearSVC, LinearSVR
 
 from anatcl_jax.errors import RunFailure, UserError
 from anatcl_jax.evaluation import fitted
+from anatcl_jax.evaluation.columns import Columns
 from anatcl_jax.evaluation.fitted import FittedProbe
 from anatcl_jax.evaluation.splits import Split, grouped_folds
 from anatcl_jax.evaluation.target import Target
@@ -56,15 +57,32 @@ class Fit:
   """
 
   estimator: str
-  x: np.ndarray
+  x: np.ndarray | Columns
   target: Target
   split: Split
   inner: list[Split]
   seed: int
 
 
-def pipeline(name: str, classification: bool, seed: int,
-             impute: bool = False) -> tuple[Pipeline, dict[str, tuple]]:
+class ScalerBesideCovariates(StandardScaler):
+  """Standardises; the last `covariates` columns together weigh as much as all others.
+
+  Else a penalty that many features need would take away what few covariates know.
+  """
+
+  def __init__(self, covariates: int):
+    super().__init__()
+    self.covariates = covariates
+
+  def fit(self, X, y=None, sample_weight=None):
+    super().fit(X, y, sample_weight)
+    others = self.n_features_in_ - self.covariates
+    self.scale_[-self.covariates:] /= np.sqrt(max(1, others / self.covariates))
+    return self
+
+
+def pipeline(name: str, classification: bool, seed: int, impute: bool = False,
+             covariates: int = 0) -> tuple[Pipeline, dict[str, tuple]]:
   """Standardisation and an estimator, and the grid it is tuned over; first the mean for NaN.
 
   Ridge, or logistic regression with classes weighted alike; linear support vectors; a perceptron
@@ -88,7 +106,8 @@ def pipeline(name: str, classification: bool, seed: int,
   if not classification and name != 'linear':   # these learn poorly from years or points
     model = TransformedTargetRegressor(model, transformer=StandardScaler())
     grid = {f'regressor__{key}': values for key, values in grid.items()}
-  steps = [('scale', StandardScaler()), ('model', model)]
+  scale = ScalerBesideCovariates(covariates) if covariates else StandardScaler()
+  steps = [('scale', scale), ('model', model)]
   if impute:
     steps.insert(0, ('impute', SimpleImputer(keep_empty_features=True)))
   return Pipeline(steps), {f'model__{key}': values for key, values in grid.items()}
@@ -124,17 +143,21 @@ def predictions(fits: list[Fit], jobs: int,
 def predict(fit: Fit) -> Predicted:
   """Tunes and fits a probe on one side of its split and predicts the other; NaN is missing.
 
-  Whatever is learned, imputation and standardisation and the strength of regularisation among it,
-  is learned on the fitted side. The search maximises R2 or balanced accuracy.
+  Whatever is learned, imputation, harmonisation and standardisation and the strength of
+  regularisation among it, is learned on the fitted side. The search maximises R2 or balanced
+  accuracy.
   """
+  x, covariates = fit.x, 0
+  if isinstance(x, Columns):
+    x, covariates = x.prepared(fit.split[0]), x.covariates
   # Features are checked once; BLAS's threads cost more than they gain on matrices of this size.
   with (threadpoolctl.threadpool_limits(1),
         sklearn.config_context(assume_finite=True, skip_parameter_validation=True)):
-    return _predict(fit.estimator, fit.x, fit.target, fit.split, fit.inner, fit.seed)
+    return _predict(fit.estimator, x, fit.target, fit.split, fit.inner, fit.seed, covariates)
 
 
 def _predict(name: str, x: np.ndarray, target: Target, split: Split, inner: list[Split],
-             seed: int) -> Predicted:
+             seed: int, covariates: int = 0) -> Predicted:
   fit, test = split
   classification = bool(target.classes)
   truth = target.values[fit].astype(int) if classification else target.values[fit]
@@ -144,7 +167,7 @@ def _predict(name: str, x: np.ndarray, target: Target, split: Split, inner: list
     zeros = np.zeros((len(test), 1))
     rates = _columns(model, model.predict_proba(zeros), target) if classification else None
     return Predicted(model.predict(zeros), rates, {}, True)
-  steps, grid = pipeline(name, classification, seed, bool(np.isnan(x).any()))
+  steps, grid = pipeline(name, classification, seed, bool(np.isnan(x).any()), covariates)
   search = GridSearchCV(steps, grid, cv=inner,
                         scoring='balanced_accuracy' if classification else 'r2')
   with warnings.catch_warnings(record=True) as caught:

@@ -11,13 +11,18 @@ import numpy as np
 from anatcl_jax.evaluation import estimators, metrics, splits, statistics
 from anatcl_jax.evaluation.estimators import Fit, Predicted
 from anatcl_jax.evaluation.fitted import FittedProbe
+from anatcl_jax.evaluation.harmonization import Harmonization
 from anatcl_jax.evaluation.representations import Variants
 from anatcl_jax.evaluation.results import (
+  COVARIATES,
   FOLDS,
+  HARMONISED,
   SEEN_AND_UNSEEN,
   UNSEEN_FOLDS,
   Outcome,
   is_baseline,
+  is_derived,
+  plain,
 )
 from anatcl_jax.evaluation.splits import Split
 from anatcl_jax.evaluation.statistics import Estimate
@@ -38,6 +43,7 @@ class Settings:
   fewest: int = 10
   protocol: str = 'auto'
   jobs: int = 1
+  harmonization: Harmonization | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,19 +169,26 @@ def _scored(protocol: Protocol, name: str, estimator: str, found: list[Predicted
 def comparisons(scored: list[Scored]) -> list[dict]:
   """Of one task: each encoder against every other representation, by the main metric.
 
+  What is harmonised stands against the same features as they are, and what stands beside covariates
+  against covariates alone: the difference is what harmonisation changes, and what features add.
   A positive difference is in favour of `features`; p is of the corrected t test
   (`statistics.Estimate`). `p_holm` is left to the caller, over all tasks.
   """
   rows = []
   for i, one in enumerate(scored):
-    if is_baseline(one.outcome.features):
-      continue
     for j, other in enumerate(scored):
-      if not is_baseline(other.outcome.features) and j <= i:
-        continue
-      if other.outcome.estimator in (one.outcome.estimator, estimators.MEAN):
+      if _is_question(one.outcome.features, other.outcome.features, j <= i) and (
+          other.outcome.estimator in (one.outcome.estimator, estimators.MEAN)):
         rows.append(_compare(one, other))
   return rows
+
+
+def _is_question(name: str, against: str, before: bool) -> bool:
+  """Whether a row is compared with another; `before` says that it stands before it, or is it."""
+  if is_derived(name):
+    return against == (plain(name) if name.endswith(HARMONISED) else COVARIATES)
+  return not (is_derived(against) or is_baseline(name)
+              or before and not is_baseline(against))
 
 
 def _compare(one: Scored, other: Scored) -> dict:

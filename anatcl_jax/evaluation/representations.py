@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pandas
 
-from anatcl_jax.cohorts import tables
 from anatcl_jax.evaluation.cohort import Cohort
+from anatcl_jax.evaluation.columns import Columns
 from anatcl_jax.evaluation.estimators import MEAN
+from anatcl_jax.evaluation.harmonization import coded
+from anatcl_jax.evaluation.results import COVARIATES, MORPHOMETRY
 from anatcl_jax.evaluation.target import Target
 from anatcl_jax.evaluation.tasks import Task
 
 # A representation of all scans: [n, F], or several of them that differ by a seed.
-Variants = tuple[np.ndarray, ...]
+Variants = tuple[np.ndarray | Columns, ...]
 
 
 def inputs(target: Target, cohort: Cohort, encoders: dict[str, Variants]) -> dict[str, Variants]:
@@ -23,9 +25,9 @@ def inputs(target: Target, cohort: Cohort, encoders: dict[str, Variants]) -> dic
   """
   found = dict(encoders)
   if (values := morphometry(target.task, cohort)) is not None:
-    found['morphometry'] = (values,)
+    found[MORPHOMETRY] = (values,)
   if (values := covariates(target.task, cohort.table)) is not None:
-    found['covariates'] = (values,)
+    found[COVARIATES] = (values,)
   found[MEAN] = (np.zeros((len(cohort.table), 1)),)
   return {name: tuple(values[target.rows] for values in variants)
           for name, variants in found.items()}
@@ -52,17 +54,6 @@ def covariates(task: Task, table: pandas.DataFrame) -> np.ndarray | None:
   Numbers as they are; of text, a column of 0 and 1 for each value but the first. NaN is missing.
   """
   by_name = {str(name).lower(): name for name in table.columns}
-  columns = []
-  for wanted in task.covariates:
-    name = by_name.get(wanted.lower())
-    if name is None or name == task.column:
-      continue
-    text = tables.categories(table[name])
-    missing = text.isna().to_numpy()
-    values = pandas.to_numeric(text, errors='coerce').to_numpy(float)
-    if np.isnan(values[~missing]).any():
-      levels = sorted(set(text[~missing]))
-      columns += [np.where(missing, np.nan, text == level) for level in levels[1:]]
-    else:
-      columns.append(values)
-  return np.stack(columns, 1) if columns else None
+  names = tuple(by_name[wanted.lower()] for wanted in task.covariates if wanted.lower() in by_name)
+  values = coded(table, tuple(name for name in names if name != task.column))
+  return values if values.shape[1] else None

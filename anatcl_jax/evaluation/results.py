@@ -11,8 +11,22 @@ import pandas
 from anatcl_jax.evaluation.tasks import Task
 
 # Rows of `features` that stand beside every encoder.
-UNTRAINED = 'untrained'
-BASELINES = (UNTRAINED, 'morphometry', 'covariates', 'mean')
+UNTRAINED, MORPHOMETRY, COVARIATES = 'untrained', 'morphometry', 'covariates'
+BASELINES = (UNTRAINED, MORPHOMETRY, COVARIATES, 'mean')
+
+
+# Rows that are made of another one: NAME, harmonised, and covariates + NAME.
+HARMONISED = ', harmonised'
+BESIDE = f'{COVARIATES} + '
+
+
+def plain(name: str) -> str:
+  """The row that a derived one is made of, or the name itself."""
+  return name.removeprefix(BESIDE).removesuffix(HARMONISED)
+
+
+def is_derived(name: str) -> bool:
+  return name != plain(name)
 
 
 # How people were split, of an outcome: who was fitted on, who predicted.
@@ -22,7 +36,11 @@ SEEN_AND_UNSEEN = 'seen_and_unseen'  # those are fitted on, all others predicted
 
 
 def is_baseline(name: str) -> bool:
-  """Whether a row of `features` is a baseline; `untrained NAME` is one of a second architecture."""
+  """Whether a row of `features` is a baseline, or made of one.
+
+  `untrained NAME` is one of a second architecture.
+  """
+  name = plain(name)
   return name in BASELINES or name.startswith(f'{UNTRAINED} ')
 
 

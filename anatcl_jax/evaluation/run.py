@@ -11,7 +11,15 @@ import pandas
 
 from anatcl_jax.cohorts import tables
 from anatcl_jax.errors import UserError, listed
-from anatcl_jax.evaluation import beyond, brain_age, challenge, estimators, statistics
+from anatcl_jax.evaluation import (
+  beyond,
+  brain_age,
+  challenge,
+  derived,
+  estimators,
+  harmonization,
+  statistics,
+)
 from anatcl_jax.evaluation import cohort as cohorts
 from anatcl_jax.evaluation.cohort import Cohort
 from anatcl_jax.evaluation.evaluate import (
@@ -24,7 +32,7 @@ from anatcl_jax.evaluation.evaluate import (
 )
 from anatcl_jax.evaluation.finished import Finished, Part, key
 from anatcl_jax.evaluation.representations import Variants, inputs, morphometry
-from anatcl_jax.evaluation.results import Evaluation, Outcome
+from anatcl_jax.evaluation.results import HARMONISED, Evaluation, Outcome, is_derived
 from anatcl_jax.evaluation.target import Target, read_target
 from anatcl_jax.evaluation.tasks import BRAIN_AGE, CHALLENGE, CLASSIFICATION, Task
 from anatcl_jax.progress import progress_bar
@@ -64,6 +72,9 @@ def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Ta
   for task, _ in tasks.values():
     if ':' in task.column and task.column not in cohort.table:
       cohort = cohorts.add_region(cohort, task.column)
+  if settings.harmonization:
+    settings = dataclasses.replace(settings, harmonization=harmonization.in_table(
+        settings.harmonization, cohort.table))
   notes, outcomes, done = [], [], []
   for name, (task, named) in _with_site(tasks, cohort).items():
     try:
@@ -89,7 +100,9 @@ def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Ta
                  *([] if save is None else ['saved']),
                  *([cohort.table.to_dict('list'), encoders]      # patients' too
                    if target.task.kind == BRAIN_AGE else []),
-                 *(cohort.table[column].to_numpy() for column in (SITE.column, 'split')
+                 *(cohort.table[column].to_numpy() for column in dict.fromkeys((
+                     SITE.column, 'split', *(settings.harmonization.columns
+                                             if settings.harmonization else ())))
                    if column in cohort.table)) if finished else ''
       part = finished.read(name, target.task) if finished else None
       if part:
@@ -132,18 +145,23 @@ def _done(target: Target, protocol: Protocol | None, cohort: Cohort, found: dict
     scored = challenge.evaluate(target, cohort.table, cohort.seen, found, settings)
     advance(len(found))
   else:
-    found = _of_protocol(found, target, protocol)
+    found, more = derived.rows(_of_protocol(found, target, protocol), protocol, cohort, settings,
+                               _tells_sites(target.task))
+    notes += more
     scored = evaluate(protocol, found, settings, advance)
+    plain = [one for one in scored if not is_derived(one.outcome.features)]
     if target.task.kind == BRAIN_AGE:
       rest, words = brain_age.others(protocol.target, cohort)
-      gaps = brain_age.gaps(scored, protocol, cohort, encoders, rest)
-      gap_groups = brain_age.groups(gaps, cohort, target.task, scored, settings.fewest)
+      gaps = brain_age.gaps(plain, protocol, cohort, encoders, rest)
+      gap_groups = brain_age.groups(gaps, cohort, target.task, plain, settings.fewest)
       notes += [words] if words else []
     if save:
-      save(scored)
+      save(plain)
     if _tells_sites(target.task):
       leaks = beyond.leakage([one for one in scored if one.outcome.estimator in (
           settings.estimators[0], estimators.MEAN)])
+      # Who is harmonised has told the site: that is no result of predicting it.
+      scored = [one for one in scored if not one.outcome.features.endswith(HARMONISED)]
     else:
       curve = beyond.learning_curve(protocol, _for_curves(found), extent.learning_curve, settings,
                                     advance)
@@ -153,7 +171,8 @@ def _done(target: Target, protocol: Protocol | None, cohort: Cohort, found: dict
                      'people: a class, or a fold of the grid search, would have nobody')
       if _leaves_sites_out(target.task, cohort, extent):
         sites = _sites(cohort, protocol.target)
-        left_out = beyond.leave_one_site_out(protocol, sites, found, settings, advance)
+        left_out = beyond.leave_one_site_out(protocol, sites, derived.for_left_out(found, settings),
+                                             settings, advance)
         if lacking := beyond.left_out_sites(protocol, sites, settings)[1]:
           reasons = listed([f'{site}: {why}' for site, why in lacking.items()])
           notes.append(f'{name}: not predicted from the other sites: {reasons}')
@@ -212,7 +231,8 @@ def _of_protocol(found: dict[str, Variants], target: Target,
 
 
 def _for_curves(found: dict[str, Variants]) -> dict[str, Variants]:
-  return {name: own for name, own in found.items() if name not in ('covariates', 'mean')}
+  return {name: own for name, own in found.items()
+          if name not in ('covariates', 'mean') and not is_derived(name)}
 
 
 def _fits(done: list[tuple[Target, Protocol | None]], cohort: Cohort,
@@ -224,13 +244,15 @@ def _fits(done: list[tuple[Target, Protocol | None]], cohort: Cohort,
     if protocol is None:
       total += len(found)
       continue
+    found |= dict.fromkeys(derived.names(found, protocol, cohort, settings,
+                                         _tells_sites(target.task)), (None,))
     total += len(protocol.splits) * sum(
         len(own) * (1 if name == estimators.MEAN else len(settings.estimators))
         for name, own in found.items())
     if not _tells_sites(target.task):
       total += len(_for_curves(found)) * beyond.draws_of_curve(protocol, extent.learning_curve)
       if _leaves_sites_out(target.task, cohort, extent):
-        total += (len(found) - 1) * len(beyond.left_out_sites(
+        total += (len(derived.for_left_out(found, settings)) - 1) * len(beyond.left_out_sites(
             protocol, _sites(cohort, protocol.target), settings)[0])
   return total
 

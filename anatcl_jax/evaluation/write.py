@@ -13,7 +13,15 @@ import pandas
 from anatcl_jax import outputs
 from anatcl_jax.cohorts.write_tables import as_tsv
 from anatcl_jax.errors import UserError
-from anatcl_jax.evaluation.results import UNTRAINED, Evaluation, Outcome, score_and_sd
+from anatcl_jax.evaluation.results import (
+  BESIDE,
+  COVARIATES,
+  UNTRAINED,
+  Evaluation,
+  Outcome,
+  is_derived,
+  score_and_sd,
+)
 from anatcl_jax.evaluation.tasks import METRICS
 
 TABLES = ('results.tsv', 'predictions.tsv', 'comparisons.tsv', 'leakage.tsv',
@@ -156,15 +164,17 @@ def _block(outcomes: list[Outcome]) -> str:
 
 
 def _against_untrained(evaluation: Evaluation, outcome: Outcome) -> str:
-  """A line for each encoder: whether the corrected t test tells it apart from untrained."""
+  """Whether the corrected t test tells each encoder from untrained, and adds to covariates."""
   rows = evaluation.comparisons
-  rows = rows[(rows['task'] == outcome.task.name) & (rows['against'] == UNTRAINED)]
+  plain = (rows['against'] == UNTRAINED) & ~rows['features'].map(is_derived).astype(bool)
+  beside = (rows['against'] == COVARIATES) & rows['features'].str.startswith(BESIDE)
+  rows = rows[(rows['task'] == outcome.task.name) & (plain | beside)]
   several = rows['estimator'].nunique() > 1
   return ''.join(
       f'\n  {row.features}{f", {row.estimator}" if several else ""}: '
       + ('not told apart from' if not row.p < 0.05 else
          'better than' if row.difference > 0 else 'worse than')
-      + f' untrained, by {shown(row.difference)} ({shown(row.low)} to {shown(row.high)}), '
+      + f' {row.against}, by {shown(row.difference)} ({shown(row.low)} to {shown(row.high)}), '
         f'p {shown_p(row.p)}, after Holm {shown_p(row.p_holm).removeprefix("= ")}'
       for row in rows.itertuples())
 

@@ -8,12 +8,15 @@ from typing import Any
 from anatcl_jax.cohorts.morphometry import FREESURFER
 from anatcl_jax.cohorts.origins import Origin
 from anatcl_jax.evaluation.results import (
+  BESIDE,
   FOLDS,
+  HARMONISED,
   SEEN_AND_UNSEEN,
   UNSEEN_FOLDS,
   Evaluation,
   Outcome,
   is_baseline,
+  is_derived,
 )
 from anatcl_jax.evaluation.tasks import BRAIN_AGE, CHALLENGE, CLASSIFICATION, REGRESSION
 
@@ -41,6 +44,10 @@ REFERENCES = {
                'NeuroImage: Clinical 26:102229, 2020.',
     'hc3': 'MacKinnon JG, White H. Some heteroskedasticity-consistent covariance matrix estimators '
            'with improved finite sample properties. Journal of Econometrics 29:305-325, 1985.',
+    'johnson': 'Johnson WE, Li C, Rabinovic A. Adjusting batch effects in microarray expression '
+               'data using empirical Bayes methods. Biostatistics 8:118-127, 2007.',
+    'fortin': 'Fortin JP, Cullen N, Sheline YI, et al. Harmonization of cortical thickness '
+              'measurements across scanners and sites. NeuroImage 167:104-120, 2018.',
     'cat12': 'Gaser C, Dahnke R, Thompson PM, Kurth F, Luders E. CAT: a computational anatomy '
              'toolbox for the analysis of structural MRI data. GigaScience 13:giae049, 2024.',
     'freesurfer': 'Fischl B. FreeSurfer. NeuroImage 62:774-781, 2012.',
@@ -104,11 +111,19 @@ def paragraph(evaluation: Evaluation, saliency_method: str | None = None) -> tup
     text.append('Encoders were compared with every other representation by the corrected t test '
                 f'{cite("nadeau")} on the same participants, p values adjusted after Holm '
                 f'{cite("holm")} over all comparisons but those with the mean.')
-  baselines = [name for name in dict.fromkeys(one.features for one in outcomes)
-               if is_baseline(name)]
+  rows = list(dict.fromkeys(one.features for one in outcomes))
+  baselines = [name for name in rows if is_baseline(name) and not is_derived(name)]
   text.append(f'Baselines on the same splits: {_listed(baselines)}.')
   if any(one.seeds > 1 for one in outcomes):
     text.append('Of the untrained encoder the first seed stands in all tables and figures.')
+  if any(name.startswith(BESIDE) for name in rows):
+    text.append('What features add to covariates is the difference between probes of both and of '
+                'covariates alone, covariates weighted as much as all features together.')
+  if any(name.endswith(HARMONISED) for name in rows):
+    kept = {'auto': 'age and sex', 'none': 'nothing'}.get(config.get('keep'), config.get('keep'))
+    text.append(f'Features were also harmonised over {config.get("harmonize")} by ComBat '
+                f'{cite("johnson")}{cite("fortin")}, learned on the fitted side of each split, '
+                f'with the part of {kept} kept, but never that of what is predicted.')
   if 'morphometry' in baselines:
     atlas = data.get('atlas', 'desikan')
     text.append(f'Morphometry is {_listed(data.get("measures", ["its measures"]))} of the regions '

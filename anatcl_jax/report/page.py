@@ -19,6 +19,7 @@ import pandas
 from anatcl_jax import outputs
 from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation.results import (
+  BESIDE,
   SEEN_AND_UNSEEN,
   Evaluation,
   Outcome,
@@ -211,7 +212,7 @@ def _summary(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     best = max if METRICS[own[0].task.kind][metric] else min
     words = []
     for group in (lambda one: not is_baseline(one.features), lambda one: is_baseline(one.features)):
-      members = [one for one in own if group(one)]
+      members = [one for one in own if group(one) and not one.features.startswith(BESIDE)]
       if not members:
         words.append('none')
         continue

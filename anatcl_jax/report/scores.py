@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.metrics import auc, confusion_matrix, roc_curve
 
 from anatcl_jax.evaluation import estimators
-from anatcl_jax.evaluation.results import Outcome, is_baseline, score_and_sd
+from anatcl_jax.evaluation.results import Outcome, is_baseline, is_derived, score_and_sd
 from anatcl_jax.evaluation.tasks import METRICS
 from anatcl_jax.evaluation.write import METRIC_NAMES
 from anatcl_jax.report import style
@@ -21,7 +21,8 @@ def pictures(outcomes: list[Outcome], synthetic: bool,
   outcomes = [one for one in outcomes if one.estimator in (outcomes[0].estimator, estimators.MEAN)]
   made_up = synthetic, trained_on_synthetic
   found = [_intervals(outcomes, made_up)]
-  informed = [one for one in outcomes if one.estimator != estimators.MEAN]
+  informed = [one for one in outcomes
+              if one.estimator != estimators.MEAN and not is_derived(one.features)]
   if not outcomes[0].classes:
     found.append(_predicted(_panels(informed), made_up))
   else:

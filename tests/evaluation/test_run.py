@@ -45,8 +45,8 @@ def test_every_representation_stands_beside_every_other(evaluation):
   done = table[table['n'] > 0]
   for name in ('age', 'sex', 'thickness:lh_insula'):
     assert list(dict.fromkeys(done[done['task'] == name]['features'])) == [
-        'good', 'poor', 'untrained', 'morphometry',
-        *(['covariates'] if name else []), 'mean']
+        'good', 'poor', 'untrained', 'morphometry', 'covariates', 'covariates + good',
+        'covariates + poor', 'covariates + morphometry', 'mean']
   assert set(done['n']) == {180} and set(done['subjects']) == {90} and set(done['folds']) == {2}
   age = done[(done['task'] == 'age') & (done['metric'] == 'mae')].set_index('features')
   assert age.loc['good', 'mean'] < age.loc['poor', 'mean'] < age.loc['mean', 'mean']
@@ -93,7 +93,7 @@ def test_comparisons_are_the_differences_of_the_results(evaluation):
     assert row.difference == pytest.approx(sign * (mean(row.features) - mean(row.against)))
     assert row.low <= row.difference <= row.high and (row.p <= row.p_holm or row.against == 'mean')
   pairs = rows[rows['task'] == 'age'][['features', 'against']].values.tolist()
-  assert ['good', 'poor'] in pairs and ['poor', 'good'] not in pairs and len(pairs) == 9
+  assert ['good', 'poor'] in pairs and ['poor', 'good'] not in pairs and len(pairs) == 12
   best = rows[(rows['task'] == 'age') & (rows['against'] == 'mean')].set_index('features')
   assert best.loc['good', 'low'] > 0 and 0 < best.loc['good', 'p'] < 0.5
 

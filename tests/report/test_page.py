@@ -100,7 +100,8 @@ def test_scores_of_the_table_are_those_of_the_evaluation(written, evaluation):
   for outcome in evaluation.outcomes:
     if outcome.task.name == 'age':
       mean, sd = score_and_sd(outcome, 'mae')
-      row = re.search(rf'<th scope="row">{outcome.features}</th>(.*?)</tr>', section, re.DOTALL)[1]
+      row = re.search(rf'<th scope="row">{re.escape(outcome.features)}</th>(.*?)</tr>', section,
+                      re.DOTALL)[1]
       cell = re.sub('<[^>]*>', ' ', re.search(r'<td>(.*?)</td>', row)[1])
       low, high = outcome.interval['mae']
       assert cell.split() == [shown(mean), '±', shown(sd), shown(low), 'to', shown(high)]
