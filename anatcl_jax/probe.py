@@ -73,7 +73,8 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
       checkpoint=config.checkpoint, tables=config.features, data_dir=config.data_dir,
       participants=config.participants, trained_on=config.trained_on,
       untrained_seeds=config.untrained_seeds, batch_size=config.batch_size,
-      pool=config.pool, same_people=config.same_people,
+      pool=config.pool, same_people=config.same_people, morphometry=config.morphometry,
+      atlas=config.atlas, loose_names=config.loose_names,
       examine=lambda table: tasks.choose_tasks(config.tasks, *known, table))
   chosen = tasks.choose_tasks(config.tasks, *known, found.cohort.table)
   done = finished.Finished(out)
@@ -178,6 +179,9 @@ def made(config: ml_collections.ConfigDict, found: Sources,
     data |= {'identity': found.data.identity(), 'grid': found.data.info['grid'],
              'atlas': found.data.info['atlas'], 'measures': list(found.data.measures),
              'maps': found.data.info.get('maps'), 'measured_by': found.data.measured_by}
+  if found.measured:
+    data |= {'morphometry': found.measured.source, 'atlas': found.measured.atlas,
+             'measures': list(found.measured.measures), 'measured_by': found.measured.measured_by}
   return {
       'command': shlex.join(command or command_of(config)), 'folder': str(pathlib.Path.cwd()),
       'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),

@@ -34,6 +34,11 @@ def get_config(arguments=None):
   # Whose scans
   config.data_dir = ''                 # folder of shards; '': those of a single workdir's training
   config.participants = ''             # a TSV, in place of data_dir, for tables of features
+  config.morphometry = ''              # tables or SUBJECTS_DIRs, separated by commas, or a glob of
+                                       # them, in place of that of shards; alone, too
+  config.atlas = 'desikan'             # of config.morphometry: desikan, destrieux, dkt
+  config.loose_names = False           # its names and those of the labels that differ only in
+                                       # punctuation are one
   config.trained_on = ''               # workdirs that made the tables: who they saw isn't predicted
   config.same_people = 'auto'          # are people of one name, in other shards than those of the
                                        # training, the same? auto: by age and sex; or yes, or no

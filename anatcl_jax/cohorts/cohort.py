@@ -104,7 +104,7 @@ def join(scans: tuple[Scan, ...], table: pandas.DataFrame, participants: str,
   sessions = collections.Counter(scan.participant_id for scan in scans)
   problems, rows = [], []
   for i, scan in enumerate(scans):
-    row = _lookup(labels, scan)
+    row = find_row(labels, scan.key)
     rows.append(row)
     if row is None:
       problems.append(Problem(scan.label, f'has no row in {participants}'
@@ -117,7 +117,7 @@ def join(scans: tuple[Scan, ...], table: pandas.DataFrame, participants: str,
                               missing=np.isnan(table['age'][row])))
     if measured is None:
       continue
-    row = _lookup(measured_rows, scan)
+    row = find_row(measured_rows, scan.key)
     if row is None:
       why = measured.absent.get(scan.key, f'has no row in {measured.source}'
                                 + (_own_sessions(scan, measured_rows) or _others(measured)))
@@ -169,17 +169,17 @@ def any_synthetic(files: Iterable[pathlib.Path]) -> bool:
   return any(map(says_synthetic, folders))
 
 
-def _lookup(rows: dict[tuple[str, str], int], scan: Scan) -> int | None:
+def find_row(rows: dict[ScanKey, int], scan: ScanKey) -> int | None:
   """The row of a scan; where scan or table names no session, the participant's only row."""
-  if scan.key in rows:
-    return rows[scan.key]
-  own = [(name, session) for name, session in rows if name == scan.participant_id]
-  if scan.session:
+  if scan in rows:
+    return rows[scan]
+  participant, session = scan
+  own = [key for key in rows if key[0] == participant]
+  if session:
     # Beside rows of sessions, one without is of none of them: a template's, or an average.
-    sessions = [session for _, session in own]
-    key = scan.participant_id, identifiers.known_session(scan.session, sessions)
-    return rows.get(key, rows.get((scan.participant_id, '')) if len(own) == 1 else None)
-  return rows[own[0]] if len(own) == 1 else rows.get((scan.participant_id, ''))
+    key = participant, identifiers.known_session(session, [session for _, session in own])
+    return rows.get(key, rows.get((participant, '')) if len(own) == 1 else None)
+  return rows[own[0]] if len(own) == 1 else rows.get((participant, ''))
 
 
 def _alike(scan: Scan, rows: dict[tuple[str, str], int]) -> str:

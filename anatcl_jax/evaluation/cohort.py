@@ -159,7 +159,7 @@ def add_region(cohort: Cohort, name: str) -> Cohort:
   measure, _, region = name.partition(':')
   if cohort.morphometry is None:
     raise UserError(f'task {name}: {cohort.source} holds no morphometry; give --config.data_dir '
-                    'with shards that were prepared with --morphometry')
+                    'with shards that were prepared with --morphometry, or --config.morphometry')
   check_name(measure, cohort.measures, f'measure of {cohort.source}')
   check_name(region, cohort.regions, 'region')
   values = cohort.morphometry[:, cohort.regions.index(region), cohort.measures.index(measure)]

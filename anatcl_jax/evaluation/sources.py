@@ -12,11 +12,13 @@ import numpy as np
 import pandas
 
 from anatcl_jax.cohorts import origins
+from anatcl_jax.cohorts.morphometry import Morphometry
 from anatcl_jax.cohorts.origins import Origin
 from anatcl_jax.data import shards
 from anatcl_jax.data.shards import ShardSet
 from anatcl_jax.errors import UserError, listed
 from anatcl_jax.evaluation import cohort as cohorts
+from anatcl_jax.evaluation import measured
 from anatcl_jax.evaluation.cohort import Cohort
 from anatcl_jax.evaluation.representations import Variants
 from anatcl_jax.evaluation.results import BASELINES, UNTRAINED, is_baseline
@@ -40,11 +42,13 @@ class Sources:
   workdirs: dict[str, pathlib.Path]        # those of them that are workdirs of a run
   data: ShardSet | None                    # the shards, where there are some
   tables: dict[str, pathlib.Path]          # of features, by name
+  measured: Morphometry | None = None      # of tables
 
 
 def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, trained_on: str,
            untrained_seeds: int, batch_size: int, pool: str = MEAN, show: bool = True,
-           same_people: str = 'auto',
+           same_people: str = 'auto', morphometry: str = '', atlas: str = 'desikan',
+           loose_names: bool = False,
            examine: Callable[[pandas.DataFrame], Any] = lambda table: None) -> Sources:
   """Reads labels, applies encoders, joins tables of features, and marks who was trained on.
 
@@ -58,9 +62,10 @@ def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, tr
   paths = named_paths(checkpoint, 'config.checkpoint', BASELINES)
   table_paths = named_paths(
       tables, 'config.features', tuple(name for name in BASELINES if name != UNTRAINED))
-  if not paths and not table_paths:
-    raise UserError('nothing to evaluate: give --config.checkpoint=WORKDIR or '
-                    '--config.features=TABLE')
+  measures = measured.paths_of(morphometry, atlas)
+  if not paths and not table_paths and not measures:
+    raise UserError('nothing to evaluate: give --config.checkpoint=WORKDIR, '
+                    '--config.features=TABLE or --config.morphometry=TABLE')
   if both := sorted(set(paths) & set(table_paths)):
     raise UserError(f'{listed(both)} names a checkpoint and a table of features; name one of them '
                     'otherwise, as in other=PATH')
@@ -83,7 +88,16 @@ def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, tr
   identifiers = {name: own for name, (own, _) in read.items()}
   if paths:
     identifiers[_SHARDS] = cohort.table[['participant_id', 'session']]
-  cohort, rows = cohorts.join(cohort, identifiers)
+  if measures and cohort.morphometry is not None:
+    raise UserError(f'{cohort.source} holds morphometry; give it once, without config.morphometry')
+  cohort, rows = cohorts.join(cohort, identifiers) if identifiers else (cohort, {})
+  found = None
+  if measures:
+    found = measured.read(measures, atlas, cohort, loose_names)
+    if not identifiers and any(session for _, session in found.scans):
+      cohort, _ = cohorts.join(cohort, {'morphometry': measured.scans(found)})
+    cohort, kept = measured.joined(cohort, found)
+    rows = {name: own[kept] for name, own in rows.items()}
   cohort = cohort.noted(*_kinds(weights, data, table_paths))
   cohort = _mark(cohort, {path: run for path, run in runs.items() if run},
                  named_paths(trained_on, 'config.trained_on'), same_people,
@@ -104,7 +118,7 @@ def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, tr
     encoders |= _untrained(weights, untrained_seeds, apply)
   cohort = _with_synthetic(cohort, weights, table_paths, encoders)
   cohort = cohort.noted(*_notes_of_pools(table_paths))
-  if not any(map(is_baseline, encoders)):
+  if table_paths and not any(map(is_baseline, encoders)):
     pools = sorted({feature_table.read_pool(path) or MEAN for path in table_paths.values()})
     cohort = cohort.noted(
         'there is no untrained encoder beside these features: its table (features --weights '
@@ -112,7 +126,7 @@ def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, tr
         f'--config.features={UNTRAINED}=TABLE,...')
   return Sources(cohort, encoders, weights,
                  {name: workdir_of(path)[0] for name, path in paths.items() if runs[path]}, data,
-                 table_paths)
+                 table_paths, found)
 
 
 def _check_there(kind: str, paths: dict[str, pathlib.Path]) -> None:

@@ -154,6 +154,8 @@ def _cited_tool(data: dict[str, Any], cite: Callable[[str], str]) -> str:
 
 def _features(encoders: list[str], made: dict[str, Any], cite: Callable[[str], str]) -> str:
   """Which were computed here, and which came as tables of whoever made them."""
+  if not encoders:
+    return 'Morphometry was evaluated'
   given = made.get('data', {}).get('tables', {})
   own = [name for name in encoders if name not in given]
   brought = [name for name in encoders if name in given]
