@@ -15,8 +15,8 @@ PRECISIONS = ('float32', 'bfloat16')
 # Keys of configs that hold a path, and those that hold several, as PATH,NAME=PATH: home folders and
 # variables in them are replaced.
 PATHS = ('data_dir', 'init', 'compilation_cache', 'report_at_end', 'participants', 'task_file',
-         'out')
-LISTS_OF_PATHS = ('checkpoint', 'features', 'trained_on')
+         'splits', 'out')
+LISTS_OF_PATHS = ('checkpoint', 'features', 'morphometry', 'trained_on')
 
 
 def parse_arguments(text: str | None, **defaults: Any) -> ml_collections.ConfigDict:

@@ -67,8 +67,10 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
            known: tuple[dict[str, Task], dict[str, tuple[str, ...]]], out: pathlib.Path,
            command: Sequence[str]) -> Evaluation:
   from anatcl_jax import report
-  from anatcl_jax.evaluation import finished, run, sources, tasks, write
+  from anatcl_jax.evaluation import finished, given_splits, run, sources, tasks, write
   from anatcl_jax.training import curves
+  split_path = pathlib.Path(config.splits)
+  split_table = given_splits.read(split_path) if config.splits else None
   found = sources.gather(
       checkpoint=config.checkpoint, tables=config.features, data_dir=config.data_dir,
       participants=config.participants, trained_on=config.trained_on,
@@ -77,12 +79,15 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
       atlas=config.atlas, loose_names=config.loose_names,
       examine=lambda table: tasks.choose_tasks(config.tasks, *known, table))
   chosen = tasks.choose_tasks(config.tasks, *known, found.cohort.table)
+  given = None
+  if split_table is not None:
+    given = given_splits.of_cohort(split_path, split_table, found.cohort)
   done = finished.Finished(out)
   record = made(config, found, command)
   evaluation = run.run(
       found.cohort, found.encoders, chosen, settings, extent, record,
       finished=done, written=lambda so_far, to_do: write.write_tables(so_far, out, to_do),
-      save=_saver(config, found, set(chosen), record, out) if config.save else None)
+      save=_saver(config, found, set(chosen), record, out) if config.save else None, given=given)
   names = write.write_tables(evaluation, out)
   done.clear()
   written = report.write(evaluation, out,

@@ -53,6 +53,8 @@ def get_config(arguments=None):
 
   # How
   config.estimators = 'linear'         # linear, svm, mlp; several are separated by commas
+  config.splits = ''                   # a table of participant_id[, session] and split (train,
+                                       # test) or fold, in place of folds drawn here
   config.harmonize = ''                # a column such as site: rows of features without its part
                                        # (ComBat, learned on the fitted side), beside those with it
   config.keep = 'auto'                 # covariates whose part harmonisation keeps, never the one

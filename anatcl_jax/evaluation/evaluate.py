@@ -11,11 +11,13 @@ import numpy as np
 from anatcl_jax.evaluation import estimators, metrics, splits, statistics
 from anatcl_jax.evaluation.estimators import Fit, Predicted
 from anatcl_jax.evaluation.fitted import FittedProbe
+from anatcl_jax.evaluation.given_splits import GivenSplits
 from anatcl_jax.evaluation.harmonization import Harmonization
 from anatcl_jax.evaluation.representations import Variants
 from anatcl_jax.evaluation.results import (
   COVARIATES,
   FOLDS,
+  GIVEN,
   HARMONISED,
   SEEN_AND_UNSEEN,
   UNSEEN_FOLDS,
@@ -66,15 +68,19 @@ class Scored:
   probes: tuple[FittedProbe, ...] = ()     # of the folds; none of the mean
 
 
-def choose_protocol(target: Target, seen: np.ndarray, settings: Settings) -> Protocol:
+def choose_protocol(target: Target, seen: np.ndarray, settings: Settings,
+                    given: GivenSplits | None = None) -> Protocol:
   """How a target is split; people `seen` [rows of the table] in pretraining are never predicted.
 
-  Where there are such people, the probe is fitted on them and predicts all others, unless
-  settings.protocol is `cross_validation`, which leaves them out altogether.
+  Splits of a file are as they are `given`. Else, where there are such people, the probe is fitted
+  on them and predicts all others, unless settings.protocol is `cross_validation`, which leaves them
+  out altogether.
 
   Raises:
     UserError: too few people on a side.
   """
+  if given:
+    return Protocol(*given.of_target(target), GIVEN)
   if not seen[target.rows].any():
     folds = splits.grouped_folds(target, settings.folds, settings.seed)
     return Protocol(target, folds, f'{len(folds)}-fold cross-validation', FOLDS)

@@ -33,6 +33,7 @@ def is_derived(name: str) -> bool:
 FOLDS = 'folds'                      # cross-validation
 UNSEEN_FOLDS = 'unseen_folds'        # the same, without people seen in pretraining
 SEEN_AND_UNSEEN = 'seen_and_unseen'  # those are fitted on, all others predicted
+GIVEN = 'given'                      # by a file of splits
 
 
 def is_baseline(name: str) -> bool:

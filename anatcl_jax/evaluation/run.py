@@ -31,6 +31,7 @@ from anatcl_jax.evaluation.evaluate import (
   evaluate,
 )
 from anatcl_jax.evaluation.finished import Finished, Part, key
+from anatcl_jax.evaluation.given_splits import GivenSplits
 from anatcl_jax.evaluation.representations import Variants, inputs, morphometry
 from anatcl_jax.evaluation.results import HARMONISED, Evaluation, Outcome, is_derived
 from anatcl_jax.evaluation.target import Target, read_target
@@ -54,7 +55,8 @@ def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Ta
         settings: Settings, extent: Extent, made: dict[str, Any],
         progress: bool = True, finished: Finished | None = None,
         written: Callable[[Evaluation, list[str]], None] = lambda *_: None,
-        save: Callable[[list[Scored]], None] | None = None) -> Evaluation:
+        save: Callable[[list[Scored]], None] | None = None,
+        given: GivenSplits | None = None) -> Evaluation:
   """Evaluates encoders (and `untrained` among them) and the baselines on every task.
 
   Args:
@@ -63,6 +65,7 @@ def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Ta
     finished: where tasks are kept that were done before, and are not done again.
     written: is given what there is after each task, and the names of those to be done.
     save: is given each task's fitted probes, as soon as they are there.
+    given: splits of a file, for all tasks but the challenge's.
 
   Raises:
     UserError: a named task has no column, or no task can be done; the text says why.
@@ -79,7 +82,7 @@ def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Ta
   for name, (task, named) in _with_site(tasks, cohort).items():
     try:
       target = read_target(task, cohort.table, settings.fewest)
-      done.append((target, choose_protocol(target, cohort.seen, settings)
+      done.append((target, choose_protocol(target, cohort.seen, settings, given)
                    if task.kind != CHALLENGE else None))
       notes += target.notes
     except UserError as error:
@@ -98,6 +101,7 @@ def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Ta
       name = key(target.task, dataclasses.replace(settings, jobs=1), extent, target.rows,
                  target.values, target.classes, target.groups, target.scans, cohort.seen, found,
                  *([] if save is None else ['saved']),
+                 *([given.path, given.sides] if given else []),
                  *([cohort.table.to_dict('list'), encoders]      # patients' too
                    if target.task.kind == BRAIN_AGE else []),
                  *(cohort.table[column].to_numpy() for column in dict.fromkeys((

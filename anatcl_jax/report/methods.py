@@ -10,6 +10,7 @@ from anatcl_jax.cohorts.origins import Origin
 from anatcl_jax.evaluation.results import (
   BESIDE,
   FOLDS,
+  GIVEN,
   HARMONISED,
   SEEN_AND_UNSEEN,
   UNSEEN_FOLDS,
@@ -101,6 +102,8 @@ def paragraph(evaluation: Evaluation, saliency_method: str | None = None) -> tup
   if SEEN_AND_UNSEEN in designs:
     text.append('Participants seen in pretraining were used for fitting only, and performance was '
                 'measured on those held out.')
+  if GIVEN in designs:
+    text.append(f'Who was fitted on and who was predicted was given ({config.get("splits")}).')
   if designs & {FOLDS, UNSEEN_FOLDS}:
     text.append('Folds were stratified and grouped by participant'
                 + (', among participants held out in pretraining.'
