@@ -19,6 +19,7 @@ from anatcl_jax.evaluation.results import (
   UNTRAINED,
   Evaluation,
   Outcome,
+  is_baseline,
   is_derived,
   score_and_sd,
 )
@@ -125,7 +126,8 @@ def summary(evaluation: Evaluation) -> str:
     if own[0].refused:
       blocks.append(f'{name}: not done. {own[0].note}')
     else:
-      blocks.append(_block(own) + _against_untrained(evaluation, own[0]))
+      blocks.append(_block(own) + _against_untrained(evaluation, own[0])
+                    + _gaps(evaluation, name))
   if len(evaluation.reliability):
     blocks.append('test-retest reliability\n' + _aligned(
         [('', 'identification (chance)', 'ICC(2,1), median (5 % to 95 %)', 'people')]
@@ -177,6 +179,23 @@ def _against_untrained(evaluation: Evaluation, outcome: Outcome) -> str:
       + f' {row.against}, by {shown(row.difference)} ({shown(row.low)} to {shown(row.high)}), '
         f'p {shown_p(row.p)}, after Holm {shown_p(row.p_holm).removeprefix("= ")}'
       for row in rows.itertuples())
+
+
+def _gaps(evaluation: Evaluation, task: str) -> str:
+  """A line for each encoder and group: the brain-age gap against the healthy, corrected and raw."""
+  rows = evaluation.gap_groups
+  rows = rows[(rows['task'] == task) & np.isfinite(rows['d'])] if len(rows) else rows
+  lines = []
+  for (name, estimator, group), own in rows.groupby(['features', 'estimator', 'group'], sort=False
+                                                    ) if len(rows) else ():
+    if len(own) == 2 and not is_baseline(name):
+      raw, row = own.itertuples()
+      lines.append(
+          f'\n  {name}{f", {estimator}" if rows["estimator"].nunique() > 2 else ""}: the gap of '
+          f'{row.n} {group} is {shown(row.difference)} {row.unit} ({shown(row.low)} to '
+          f'{shown(row.high)}) above that of {row.n_against} {row.against}, d {shown(row.d)}; '
+          f'raw {shown(raw.difference)}')
+  return ''.join(lines)
 
 
 def shown(value: float) -> str:

@@ -27,9 +27,9 @@ from anatcl_jax.evaluation.results import (
   score_and_sd,
 )
 from anatcl_jax.evaluation.saliency import Saliency
-from anatcl_jax.evaluation.tasks import METRICS
+from anatcl_jax.evaluation.tasks import BRAIN_AGE, METRICS
 from anatcl_jax.evaluation.write import METRIC_NAMES, class_counts, shown, shown_p
-from anatcl_jax.report import beyond, methods, saliency_figure, scores, style
+from anatcl_jax.report import beyond, brain_age, methods, saliency_figure, scores, style
 from anatcl_jax.report.style import Picture
 
 PAGE, FIGURES = 'report.html', 'figures'
@@ -115,8 +115,12 @@ def _sections(evaluation: Evaluation, training: list[Picture],
       continue
     pictures = scores.pictures(own, evaluation.synthetic, bool(evaluation.trained_on_synthetic))
     pictures += [saliency_figure.picture(one) for one in saliencies if one.task == name]
-    found.append(Section(f'Task {name}', pictures, [_scores_table(own)],
-                         ' '.join(dict.fromkeys(one.note for one in own if one.note))))
+    tables, words = [_scores_table(own)], [one.note for one in own if one.note]
+    if own[0].task.kind == BRAIN_AGE:
+      pictures += brain_age.pictures(evaluation, name)
+      tables += brain_age.tables(evaluation, name)
+      words.append(brain_age.TEXT)
+    found.append(Section(f'Task {name}', pictures, tables, ' '.join(dict.fromkeys(words))))
   refused = pandas.DataFrame(
       [(one.task.name, one.note) for one in evaluation.outcomes if one.refused],
       columns=['task', 'why'])
@@ -145,7 +149,8 @@ def lead(evaluation: Evaluation) -> str:
   """Of whom the page is, and how many of them its scores are of."""
   words = f'Probes of {style.people(evaluation.table["participant_id"], len(evaluation.table))}'
   everybody = evaluation.table['participant_id'].nunique()
-  predicted = len({who for one in evaluation.outcomes for who in one.participant_id})
+  predicted = len({who for one in evaluation.outcomes for who in one.participant_id}
+                  | set(evaluation.gaps.get('participant_id', ())))
   if predicted == everybody:
     return words
   seen = any(one.design == SEEN_AND_UNSEEN for one in evaluation.outcomes)
