@@ -9,7 +9,7 @@ import pandas
 import pytest
 
 from anatcl_jax.errors import UserError
-from anatcl_jax.evaluation import brain_age, contrasts, healthy, measures, tasks
+from anatcl_jax.evaluation import brain_age, contrasts, finished, healthy, measures, tasks
 from anatcl_jax.evaluation.evaluate import Settings, choose_protocol, evaluate
 from anatcl_jax.evaluation.run import Extent, run
 from anatcl_jax.evaluation.target import read_target
@@ -166,6 +166,30 @@ def test_people_of_the_pretraining_have_no_gap():
   evaluation = _run(dataclasses.replace(cohort, seen=seen), x)
   assert set(evaluation.gaps['participant_id']) == set(cohort.table['participant_id'][~seen])
   assert any('20 scans seen in pretraining have no gap' in note for note in evaluation.notes)
+
+
+def test_an_interrupted_evaluation_goes_on_with_its_gaps(found, tmp_path):
+  """They are read again to the last bit, unless a patient's features or a diagnosis changed."""
+  cohort, x, _ = found
+  kept = finished.Finished(tmp_path)
+
+  def again(cohort=cohort, x=x):
+    return run(cohort, {'ours': (x,)}, {TASK.name: (TASK, True)}, QUICK, Extent('none', False), {},
+               progress=False, finished=kept)
+
+  first = again()
+  done = [again()]
+  for name in ('gaps', 'gap_groups'):
+    pandas.testing.assert_frame_equal(getattr(done[0], name), getattr(first, name),
+                                      check_exact=True, check_dtype=False)
+  ill = np.flatnonzero(cohort.table['diagnosis'] == 'AD')[0]
+  other = x.copy()
+  other[ill] += 1
+  done += [again(x=other), again(cohort=dataclasses.replace(
+      cohort, table=cohort.table.assign(diagnosis=cohort.table['diagnosis'].mask(
+          cohort.table.index == ill, 'MCI'))))]
+  assert [any('before the probe was interrupted: brain_age' in note for note in one.notes)
+          for one in done] == [True, False, False]
 
 
 def test_an_adjusted_difference_is_the_one_of_least_squares():
