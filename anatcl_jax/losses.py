@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from anatcl_jax import kernels, sharpness
+from anatcl_jax import kernels, sharpness, supervision
 from anatcl_jax.errors import check_name
 
 METHODS = ('yaware', 'supcon', 'expw', 'threshold')
@@ -117,6 +117,8 @@ def combined_loss(features: jax.Array, attributes: dict[str, jax.Array], config:
                   axis_name: str | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
   """The weighted sum of a weakly contrastive loss a term, each by its own attribute and kernel.
 
+  Of the method `supervised`, that of supervision.py.
+
   Args:
     features: [N, V, D].
     attributes: by the name of the term, [N] or [N, R, M], missing values as `kernels.present` says;
@@ -130,6 +132,8 @@ def combined_loss(features: jax.Array, attributes: dict[str, jax.Array], config:
     The loss, and metrics: `loss/<term>` and `effective_positives/<term>`, the mean over anchors of
     the effective number of other subjects in the batch that they are drawn to.
   """
+  if config.method == supervision.METHOD:
+    return supervision.supervised_loss(features, attributes, config.terms, axis_name)
   budget = int(config.memory_budget_mb * 2**20)
   loss, metrics = jnp.zeros(()), {}
   for name, term in config.terms.items():

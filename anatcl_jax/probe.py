@@ -68,7 +68,7 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
            command: Sequence[str]) -> Evaluation:
   from anatcl_jax import report
   from anatcl_jax.evaluation import finished, given_splits, run, sources, tasks, write
-  from anatcl_jax.training import curves
+  from anatcl_jax.training import curves, networks
   split_path = pathlib.Path(config.splits)
   split_table = given_splits.read(split_path) if config.splits else None
   found = sources.gather(
@@ -87,7 +87,8 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
   evaluation = run.run(
       found.cohort, found.encoders, chosen, settings, extent, record,
       finished=done, written=lambda so_far, to_do: write.write_tables(so_far, out, to_do),
-      save=_saver(config, found, set(chosen), record, out) if config.save else None, given=given)
+      save=_saver(config, found, set(chosen), record, out) if config.save else None, given=given,
+      networks=networks.rows(config, found))
   names = write.write_tables(evaluation, out)
   done.clear()
   written = report.write(evaluation, out,
@@ -232,12 +233,18 @@ def _settings(config: ml_collections.ConfigDict) -> tuple[Settings, Extent]:
   )
   from anatcl_jax.evaluation.evaluate import PROTOCOLS, Settings
   from anatcl_jax.models import feature_pooling
+  from anatcl_jax.training import networks
   for key, least in (('folds', 2), ('inner_folds', 2), ('fewest', 2),
-                     ('untrained_seeds', 0), ('jobs', 0), ('batch_size', 1),
-                     ('saliency_scans', 1)):
+                     ('network_epochs', 1),
+                     ('network_batch_size', 2), ('untrained_seeds', 0), ('jobs', 0),
+                     ('batch_size', 1), ('saliency_scans', 1)):
     if config[key] < least:
       raise UserError(f'config.{key} is {config[key]}, must be at least {least}')
   check_seed(config.seed, 'config.seed')
+  if not 0 < config.network_learning_rate < float('inf'):
+    raise UserError(f'config.network_learning_rate is {config.network_learning_rate}, must be a '
+                    'number above 0')
+  networks.chosen(config.networks)
   names = tuple(filter(None, (name.strip() for name in config.estimators.split(','))))
   for name in names or ('',):
     check_name(name, estimators.ESTIMATORS, 'estimator')

@@ -16,6 +16,9 @@ Arguments follow a colon, joined by commas:
     keeping=age+sex         columns that the site effect is told apart from, and that stay
     also=sex+site           more terms of the loss, by columns of participants.tsv; equal values
                             attract, or set their kernel, as --config.loss.terms.bmi.kernel=rbf
+    regress=age             no contrast: a network trained to predict a column of participants.tsv,
+                            L1 of a number; runs/mine@best is the epoch that is best held out
+    classify=sex            the same, cross-entropy of classes, which count alike
     encoder=...             resnet18 (default), resnet34, resnet50, resnet101, densenet121,
                             alexnet, or tiny (for tests and CPU)
 
@@ -41,7 +44,8 @@ from anatcl_jax.errors import UserError
 def get_config(arguments=None):
   chosen = parse_arguments(arguments, demo=False, variant='global',
                            measures='thickness+volume+area', atlas='desikan', encoder='resnet18',
-                           also='', effective_positives=0.0, without='', keeping='')
+                           also='', effective_positives=0.0, without='', keeping='',
+                           regress='', classify='')
   config = ConfigDict()
 
   # Data
@@ -79,7 +83,7 @@ def get_config(arguments=None):
   # any of crop, zoom, cutout, mean_cutout, blur, noise, translation, intensity, flip, joined by +.
   config.augment = 'none'
   config.loss = ConfigDict()
-  config.loss.method = 'yaware'        # or supcon, expw, threshold
+  config.loss.method = 'yaware'        # or supcon, expw, threshold; supervised, see regress=
   config.loss.delta_reduction = 'sum'  # of threshold: sum or mean
   config.loss.temperature = 0.1        # above 0
   config.loss.base_temperature = 0.07  # above 0; the loss is scaled by temperature / it
@@ -141,7 +145,24 @@ def get_config(arguments=None):
 
   if chosen.demo:
     config.update(_demo(chosen.encoder))
+  if chosen.regress or chosen.classify:
+    _supervise(config, chosen)
   return config
+
+
+def _supervise(config, chosen):
+  """A network trained on tasks: a linear head over what would be frozen, one view."""
+  config.loss.method = 'supervised'
+  config.loss.terms = ConfigDict()
+  for kernel, columns in (('l1', chosen.regress), ('cross_entropy', chosen.classify)):
+    for column in filter(None, columns.split('+')):
+      if column in config.loss.terms or '.' in column:
+        raise UserError(f'{column}: stands twice in regress= and classify=, or has a dot')
+      config.loss.terms[column] = ConfigDict(
+          {'attribute': column, 'weight': 1.0, 'kernel': kernel})
+  config.head = 'linear'
+  config.views = 1
+  config.keep_best_metric = 'heldout/loss'
 
 
 def _demo(encoder):

@@ -66,6 +66,12 @@ def get_config(arguments=None):
   config.folds = 5                     # by participant, stratified; from 2
   config.inner_folds = 5               # of the grid search, from 2
   config.fewest = 10                   # people a class, from 2
+  config.networks = ''                 # rows of networks trained on each task: supervised, from
+                                       # scratch, of the checkpoint's architecture; finetuned, from
+                                       # its weights; or both, supervised,finetuned (slow)
+  config.network_epochs = 30           # at most; the best by people held out of those fitted on
+  config.network_learning_rate = 1e-3  # above 0, of Adam; 1e-4 is usual for finetuned
+  config.network_batch_size = 16       # from 2
   config.untrained_seeds = 3           # seed 0 stands for it, a note tells the others; 0: none
   config.learning_curve = 'auto'       # numbers of labelled people such as 25,50,100; or none
   config.leave_one_site_out = True     # or False

@@ -11,7 +11,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'anatcl_jax'
 ORDER = ('doors', 'bench', 'studies', 'training', 'report', 'evaluation', 'frozen', 'weights',
          'data', 'cohorts', 'models', 'devices', 'mathematics', 'ground')
 DOORS = ('__main__', 'main', 'prepare', 'features', 'probe', 'predict', 'convert')
-MATHEMATICS = ('kernels', 'losses', 'residuals', 'sharpness')
+MATHEMATICS = ('kernels', 'losses', 'residuals', 'sharpness', 'supervision')
 GROUND = ('command_line', 'config', 'config_files', 'errors', 'figures', 'lock', 'outputs', 'paths',
           'progress', 'user_code')
 

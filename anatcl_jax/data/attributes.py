@@ -6,7 +6,7 @@ import numpy as np
 import pandas
 from ml_collections import ConfigDict
 
-from anatcl_jax import kernels, residuals
+from anatcl_jax import kernels, residuals, supervision
 from anatcl_jax.cohorts import tables
 from anatcl_jax.cohorts.morphometry import measure_names
 from anatcl_jax.data.shards import ShardSet
@@ -19,6 +19,7 @@ def read_attributes(data: ShardSet, config: ConfigDict) -> dict[str, np.ndarray]
   """The attribute of every record, by term: float32 [N], codes int32 [N], or float32 [N, R, M].
 
   Missing numbers and morphometry are NaN, missing categories -1. Terms of weight 0 are left out.
+  Codes of classes to be predicted are float32, missing ones NaN.
 
   Raises:
     UserError: no such column, measure or atlas in the shards, or text where numbers are needed.
@@ -30,8 +31,11 @@ def read_attributes(data: ShardSet, config: ConfigDict) -> dict[str, np.ndarray]
     elif term.weight:
       check_name(term.attribute, data.table.columns, f'column of {data.directory}/participants.tsv')
       column = data.table[term.attribute]
-      attributes[name] = (_codes(column) if term.kernel == 'equality'
+      attributes[name] = (_codes(column) if term.kernel in ('equality', supervision.CLASSES)
                           else _numbers(data, column))
+      if term.kernel == supervision.CLASSES:
+        codes = attributes[name]
+        attributes[name] = np.where(codes < 0, np.nan, codes).astype(np.float32)
   return attributes
 
 
@@ -79,22 +83,46 @@ def fit_attributes(attributes: dict[str, np.ndarray], records: np.ndarray, terms
     if len(records) - missing(values[records]) < 2:
       raise UserError(f'loss term {name}: fewer than two of the {len(records)} scans to train on '
                       f'have {terms[name].attribute}; set its weight to 0 or add the values')
+    if terms[name].kernel in supervision.KERNELS and (
+        len(set(values[records][np.isfinite(values[records])])) < 2):
+      raise UserError(f'loss term {name}: all of the {len(records)} scans to train on have one '
+                      f'value of {terms[name].attribute}, of which nothing is learned')
   own = {name: values[records] for name, values in (columns or {}).items()}
-  return {name: _fit_morphometry(name, values[records], terms[name], own)
-          for name, values in attributes.items() if values.ndim == 3}
+  return {name: (_fit_morphometry(name, values[records], terms[name], own) if values.ndim == 3 else
+                 supervision.fit(values[records], terms[name].kernel, terms[name].outputs))
+          for name, values in attributes.items()
+          if values.ndim == 3 or terms[name].kernel in supervision.KERNELS}
+
+
+def with_outputs(config: ConfigDict, attributes: dict[str, np.ndarray]) -> ConfigDict:
+  """The config of a supervised run with the `outputs` of each term, and all as the head's."""
+  if config.loss.method != supervision.METHOD:
+    return config
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    for name, values in attributes.items():
+      config.loss.terms[name].outputs = (
+          1 if config.loss.terms[name].kernel == supervision.NUMBER else int(np.nanmax(values)) + 1)
+    config.feature_dim = sum(config.loss.terms[name].outputs for name in attributes)
+  return config
 
 
 def normalize_attributes(attributes: dict[str, np.ndarray], statistics: Statistics,
                          terms: ConfigDict, columns: residuals.Columns | None = None
                          ) -> dict[str, np.ndarray]:
-  """The attributes as the kernels take them: morphometry normalised, columns as they are."""
+  """The attributes as the kernels take them: morphometry normalised, columns as they are.
+
+  Those to be predicted as `supervision.for_loss` has them.
+  """
 
   def normalized(values, term, stats):
     if names_in(term, 'without'):
       values = residuals.remove(values, columns, stats)
     return kernels.normalize_morphometry(values, term.normalization, stats)
 
-  return {name: normalized(values, terms[name], statistics[name]) if values.ndim == 3 else values
+  return {name: (normalized(values, terms[name], statistics[name]) if values.ndim == 3 else
+                 supervision.for_loss(values, statistics[name])
+                 if terms[name].kernel in supervision.KERNELS else values)
           for name, values in attributes.items()}
 
 

@@ -34,6 +34,7 @@ from anatcl_jax.evaluation.tasks import BRAIN_AGE
 
 ESTIMATORS = ('linear', 'svm', 'mlp')
 MEAN = 'mean'                                  # predicts the mean, or the share of each class
+NETWORK = 'network'                            # the encoder itself was trained on the task
 
 STRENGTHS = tuple(10.0**power for power in range(-2, 3))
 

@@ -68,6 +68,20 @@ class Scored:
   probes: tuple[FittedProbe, ...] = ()     # of the folds; none of the mean
 
 
+@dataclasses.dataclass(frozen=True)
+class Networks:
+  """Rows of networks that are trained on a task: what they may spend, and what trains them."""
+
+  budget: str                                              # in words
+  train: Callable[[Protocol], dict[str, list[Predicted]]]  # by row, a prediction a split
+
+
+def of_networks(protocol: Protocol, networks: Networks) -> list[Scored]:
+  """The rows of networks, each trained on the fitted side of every split."""
+  return [_scored(protocol, name, estimators.NETWORK, found)
+          for name, found in networks.train(protocol).items()]
+
+
 def choose_protocol(target: Target, seen: np.ndarray, settings: Settings,
                     given: GivenSplits | None = None) -> Protocol:
   """How a target is split; people `seen` [rows of the table] in pretraining are never predicted.
@@ -184,7 +198,8 @@ def comparisons(scored: list[Scored]) -> list[dict]:
   for i, one in enumerate(scored):
     for j, other in enumerate(scored):
       if _is_question(one.outcome.features, other.outcome.features, j <= i) and (
-          other.outcome.estimator in (one.outcome.estimator, estimators.MEAN)):
+          other.outcome.estimator in (one.outcome.estimator, estimators.MEAN,
+                                     estimators.NETWORK)):
         rows.append(_compare(one, other))
   return rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from anatcl_jax.evaluation.tasks import Task
 
 # Rows of `features` that stand beside every encoder.
 UNTRAINED, MORPHOMETRY, COVARIATES = 'untrained', 'morphometry', 'covariates'
-BASELINES = (UNTRAINED, MORPHOMETRY, COVARIATES, 'mean')
+SUPERVISED, FINETUNED = 'supervised', 'finetuned'      # networks trained on the task
+BASELINES = (UNTRAINED, SUPERVISED, FINETUNED, MORPHOMETRY, COVARIATES, 'mean')
 
 
 # Rows that are made of another one: NAME, harmonised, and covariates + NAME.
@@ -54,7 +56,8 @@ class Outcome:
 
   task: Task
   features: str                      # one of BASELINES, or the encoder's name
-  estimator: str                     # linear, svm or mlp; 'mean' for the mean predictor
+  estimator: str                     # linear, svm or mlp; 'mean' for the mean predictor, 'network'
+                                     # where the encoder was trained on the task
   participant_id: np.ndarray         # [n] text
   session: np.ndarray                # [n] text, '' for none
   truth: np.ndarray                  # [n] float, or the names of classes
@@ -73,6 +76,13 @@ class Outcome:
   @property
   def refused(self) -> bool:
     return not len(self.truth)
+
+
+def row_names(outcomes: Sequence[Outcome]) -> list[str]:
+  """The name of each row of a task's table: with its estimator, where probes of several were."""
+  probes = {one.estimator for one in outcomes} - {'mean', 'network'}
+  return [one.features + (f', {one.estimator}' if len(probes) > 1 and one.estimator in probes
+                          else '') for one in outcomes]
 
 
 def score_and_sd(outcome: Outcome, metric: str) -> tuple[float, float]:

@@ -23,12 +23,14 @@ from anatcl_jax.evaluation import (
 from anatcl_jax.evaluation import cohort as cohorts
 from anatcl_jax.evaluation.cohort import Cohort
 from anatcl_jax.evaluation.evaluate import (
+  Networks,
   Protocol,
   Scored,
   Settings,
   choose_protocol,
   comparisons,
   evaluate,
+  of_networks,
 )
 from anatcl_jax.evaluation.finished import Finished, Part, key
 from anatcl_jax.evaluation.given_splits import GivenSplits
@@ -56,7 +58,8 @@ def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Ta
         progress: bool = True, finished: Finished | None = None,
         written: Callable[[Evaluation, list[str]], None] = lambda *_: None,
         save: Callable[[list[Scored]], None] | None = None,
-        given: GivenSplits | None = None) -> Evaluation:
+        given: GivenSplits | None = None,
+        networks: Networks | None = None) -> Evaluation:
   """Evaluates encoders (and `untrained` among them) and the baselines on every task.
 
   Args:
@@ -66,6 +69,7 @@ def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Ta
     written: is given what there is after each task, and the names of those to be done.
     save: is given each task's fitted probes, as soon as they are there.
     given: splits of a file, for all tasks but the challenge's.
+    networks: rows of networks that are trained on the tasks, beside the probes of frozen features.
 
   Raises:
     UserError: a named task has no column, or no task can be done; the text says why.
@@ -102,6 +106,7 @@ def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Ta
                  target.values, target.classes, target.groups, target.scans, cohort.seen, found,
                  *([] if save is None else ['saved']),
                  *([given.path, given.sides] if given else []),
+                 *([networks.budget] if networks else []),
                  *([cohort.table.to_dict('list'), encoders]      # patients' too
                    if target.task.kind == BRAIN_AGE else []),
                  *(cohort.table[column].to_numpy() for column in dict.fromkeys((
@@ -115,7 +120,7 @@ def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Ta
       else:
         try:
           part = _done(target, protocol, cohort, found, settings, extent, bar.update,
-                       encoders, save)
+                       encoders, save, networks)
         except UserError as error:     # such as too few people on a side for the grid search
           if target.task.name in tasks:
             outcomes.append(_refused(target.task, str(error)))
@@ -138,7 +143,8 @@ def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Ta
 
 def _done(target: Target, protocol: Protocol | None, cohort: Cohort, found: dict[str, Variants],
           settings: Settings, extent: Extent, advance: Callable[[int], None],
-          encoders: dict[str, Variants], save: Callable[[list[Scored]], None] | None) -> Part:
+          encoders: dict[str, Variants], save: Callable[[list[Scored]], None] | None,
+          networks: Networks | None) -> Part:
   """One task, and what is beyond its score; raises UserError where it can't be done."""
   name, notes = target.task.name, []
   empty = [pandas.DataFrame(columns=columns)
@@ -161,6 +167,11 @@ def _done(target: Target, protocol: Protocol | None, cohort: Cohort, found: dict
       notes += [words] if words else []
     if save:
       save(plain)
+    if networks and target.task.kind != BRAIN_AGE and not _tells_sites(target.task):
+      try:
+        scored += of_networks(protocol, networks)
+      except UserError as error:
+        notes.append(f'{name}: no networks: {error}')
     if _tells_sites(target.task):
       leaks = beyond.leakage([one for one in scored if one.outcome.estimator in (
           settings.estimators[0], estimators.MEAN)])

@@ -21,6 +21,7 @@ from anatcl_jax.evaluation.results import (
   Outcome,
   is_baseline,
   is_derived,
+  row_names,
   score_and_sd,
 )
 from anatcl_jax.evaluation.tasks import METRICS
@@ -145,7 +146,6 @@ def _block(outcomes: list[Outcome]) -> str:
   first = outcomes[0]
   metrics = list(METRICS[first.task.kind])
   metrics = [first.task.main_metric] + [m for m in metrics if m != first.task.main_metric]
-  several = len({outcome.estimator for outcome in outcomes} - {'mean'}) > 1
   unit = f' ({first.task.unit})' if first.task.unit else ''
   people = len(set(first.participant_id))
   scans = f', {len(first.truth)} scans' if len(first.truth) != people else ''
@@ -155,10 +155,8 @@ def _block(outcomes: list[Outcome]) -> str:
            + (f' ({counts})' if counts else '') + (f' in {folds} folds' if folds > 1 else ''))
   rows = [('', f'{METRIC_NAMES.get(metrics[0], metrics[0])}{unit}', '95 % interval',
            *(METRIC_NAMES.get(metric, metric) for metric in metrics[1:]))]
-  for outcome in outcomes:
+  for label, outcome in zip(row_names(outcomes), outcomes):
     low, high = outcome.interval[metrics[0]]
-    label = outcome.features + (f', {outcome.estimator}' if several and
-                                outcome.estimator != 'mean' else '')
     rows.append((label, shown(score_and_sd(outcome, metrics[0])[0]),
                  f'{shown(low)} to {shown(high)}',
                  *(shown(score_and_sd(outcome, metric)[0]) for metric in metrics[1:])))

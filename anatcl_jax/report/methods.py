@@ -7,6 +7,7 @@ from typing import Any
 
 from anatcl_jax.cohorts.morphometry import FREESURFER
 from anatcl_jax.cohorts.origins import Origin
+from anatcl_jax.evaluation.estimators import NETWORK
 from anatcl_jax.evaluation.results import (
   BESIDE,
   FOLDS,
@@ -114,6 +115,15 @@ def paragraph(evaluation: Evaluation, saliency_method: str | None = None) -> tup
     text.append('Encoders were compared with every other representation by the corrected t test '
                 f'{cite("nadeau")} on the same participants, p values adjusted after Holm '
                 f'{cite("holm")} over all comparisons but those with the mean.')
+  if networks := [one.features for one in outcomes if one.estimator == NETWORK]:
+    text.append(f'{_listed(list(dict.fromkeys(networks)))}: networks of the encoder\'s kind '
+                'with a linear layer were trained on the fitted side of each split, from scratch '
+                '(supervised) or from the encoder\'s weights (finetuned), by the absolute error or '
+                'cross-entropy with balanced classes, with Adam'
+                + (' ({network_learning_rate:g}, batches of {network_batch_size}) for at most '
+                   '{network_epochs} epochs'.format(**config)
+                   if 'network_epochs' in config else '')
+                + '; the best epoch for a fifth of the fitted participants was kept.')
   rows = list(dict.fromkeys(one.features for one in outcomes))
   baselines = [name for name in rows if is_baseline(name) and not is_derived(name)]
   text.append(f'Baselines on the same splits: {_listed(baselines)}.')

@@ -24,6 +24,7 @@ from anatcl_jax.evaluation.results import (
   Evaluation,
   Outcome,
   is_baseline,
+  row_names,
   score_and_sd,
 )
 from anatcl_jax.evaluation.saliency import Saliency
@@ -165,10 +166,8 @@ def _scores_table(outcomes: list[Outcome]) -> str:
   means = {metric: [score_and_sd(one, metric)[0] for one in outcomes] for metric in metrics}
   best = {metric: (np.nanmax if METRICS[task.kind][metric] else np.nanmin)(values)
           for metric, values in means.items() if np.isfinite(values).any()}
-  several = len({one.estimator for one in outcomes} - {'mean'}) > 1
   rows = []
-  for one in outcomes:
-    name = one.features + (f', {one.estimator}' if several and one.estimator != 'mean' else '')
+  for name, one in zip(row_names(outcomes), outcomes):
     cells = [f'<th scope="row">{html.escape(name)}</th>']
     for metric in metrics:
       value, deviation = score_and_sd(one, metric)

@@ -18,7 +18,8 @@ _MOST_PANELS = 4
 def pictures(outcomes: list[Outcome], synthetic: bool,
              trained_on_synthetic: bool = False) -> list[Picture]:
   """All figures of a task that was done; outcomes are one a representation and estimator."""
-  outcomes = [one for one in outcomes if one.estimator in (outcomes[0].estimator, estimators.MEAN)]
+  outcomes = [one for one in outcomes if one.estimator in (
+      outcomes[0].estimator, estimators.MEAN, estimators.NETWORK)]
   made_up = synthetic, trained_on_synthetic
   found = [_intervals(outcomes, made_up)]
   informed = [one for one in outcomes

@@ -7,7 +7,7 @@ import math
 import ml_collections
 from ml_collections.config_flags import config_path
 
-from anatcl_jax import kernels, losses, models
+from anatcl_jax import kernels, losses, models, supervision
 from anatcl_jax.cohorts import atlas
 from anatcl_jax.config import PRECISIONS, check_seed, crop_sizes
 from anatcl_jax.data import attributes, augment, cache, damage
@@ -38,7 +38,7 @@ def check_values(config: ml_collections.ConfigDict) -> None:
       (config.atlas, atlas.ATLASES, 'atlas'),
       (config.cache, cache.CACHES, 'cache'),
       (config.data.on_error, damage.ON_ERROR, 'data.on_error'),
-      (config.loss.method, losses.METHODS, 'loss method'),
+      (config.loss.method, (*losses.METHODS, supervision.METHOD), 'loss method'),
       (config.loss.delta_reduction, losses.DELTA_REDUCTIONS, 'delta_reduction')):
     check_name(name, valid, kind)
   crop_sizes(config.crop)
@@ -64,7 +64,9 @@ def check_values(config: ml_collections.ConfigDict) -> None:
   for name, term in config.loss.terms.items():
     _check_sharpness(name, term, config)
     _check_columns(name, term)
-    if term.attribute == 'morphometry':
+    if config.loss.method == supervision.METHOD:
+      _check_predicted(name, term, config)
+    elif term.attribute == 'morphometry':
       check_name(term.kernel, kernels.DESCRIPTORS, 'kernel of morphometry')
       check_name(term.normalization, kernels.NORMALIZATIONS, 'normalisation of morphometry')
     else:
@@ -74,6 +76,19 @@ def check_values(config: ml_collections.ConfigDict) -> None:
     raise UserError(f'config.weight_decay is {config.weight_decay}, must be 0 or above')
   if not all(0 <= weight < math.inf for weight in weights.values()) or not any(weights.values()):
     raise UserError(f'weights of the loss terms are {weights}: none may be below 0, nor all 0')
+
+
+def _check_predicted(name: str, term: ml_collections.ConfigDict,
+                     config: ml_collections.ConfigDict) -> None:
+  """UserError where a term is nothing that a network can be trained to predict."""
+  if term.attribute == 'morphometry':
+    raise UserError(f'config.loss.terms.{name} is of morphometry, and loss.method supervised '
+                    'predicts columns of participants.tsv; set its weight to 0, or begin with '
+                    '--config=...:regress=age')
+  check_name(term.kernel, supervision.KERNELS, f'kernel of {name} where loss.method is supervised')
+  if config.head == 'none':
+    raise UserError('config.head is none, but what is predicted needs an output; choose linear or '
+                    'mlp')
 
 
 def _check_columns(name: str, term: ml_collections.ConfigDict) -> None:
@@ -114,5 +129,5 @@ def _needs(term: ml_collections.ConfigDict) -> tuple[str, ...]:
   """The keys that a term of the loss can't do without."""
   if term.get('attribute') == 'morphometry':
     return 'attribute', 'weight', 'kernel', 'normalization'
-  return ('attribute', 'weight', 'kernel') + (() if term.get('kernel') == 'equality'
-                                              else ('sigma',))
+  return ('attribute', 'weight', 'kernel') + (
+      () if term.get('kernel') in ('equality', *supervision.KERNELS) else ('sigma',))

@@ -29,8 +29,8 @@ def _picture(name: str, workdir: pathlib.Path, synthetic: bool) -> Picture:
   last = rows[-1]
   return Picture(
       f'training-{name}', _draw(workdir, synthetic), f'Training of {name}',
-      'Loss of each term and of their weighted sum, and the effective number of other subjects of '
-      'its batch to which an anchor is drawn. Solid: training; dashed: held out.',
+      'Loss of each term and of their weighted sum, and of contrasts the effective number of other '
+      'subjects of its batch to which an anchor is drawn. Solid: training; dashed: held out.',
       f'Training curves of {name}: the loss goes from {rows[0]["loss"]:.2f} at step '
       f'{rows[0]["step"]} to {last["loss"]:.2f} at step {last["step"]}.',
       style.said_synthetic(synthetic))
@@ -39,16 +39,18 @@ def _picture(name: str, workdir: pathlib.Path, synthetic: bool) -> Picture:
 def _draw(workdir: pathlib.Path, synthetic: bool) -> figures.Figure:
   rows = tracking.read_metrics(workdir)
   terms = sorted(name.split('/')[1] for name in rows[-1] if name.startswith('loss/'))
-  figure = figures.Figure((11, 4), layout='constrained')
-  loss, positives = figure.subplots(1, 2)
+  contrastive = any(name.startswith('effective_positives/') for name in rows[-1])
+  figure = figures.Figure((11 if contrastive else 6, 4), layout='constrained')
+  loss, *positives = figure.subplots(1, 1 + contrastive, squeeze=False)[0]
   for name, look in style.marks(['loss', *terms]).items():
     key, label = ('loss', 'sum') if name == 'loss' else (f'loss/{name}', name)
     _curve(loss, rows, key, look.color, label)
-    if name != 'loss':
-      _curve(positives, rows, f'effective_positives/{name}', look.color, label)
+    for axes in positives if name != 'loss' else ():
+      _curve(axes, rows, f'effective_positives/{name}', look.color, label)
   loss.set(xlabel='epoch', ylabel='loss', title='Loss')
-  positives.set(xlabel='epoch', ylabel='subjects', title='Effective positives of an anchor')
-  for axes in (loss, positives):
+  for axes in positives:
+    axes.set(xlabel='epoch', ylabel='subjects', title='Effective positives of an anchor')
+  for axes in (loss, *positives):
     style.tidy(axes)
     if axes.lines:
       axes.legend(frameon=False)

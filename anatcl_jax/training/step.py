@@ -143,6 +143,19 @@ def make_encode_step(encoder: nn.Module, axis_name: str
   return encode_step
 
 
+def make_output_step(encoder: nn.Module, head: nn.Module, axis_name: str
+                     ) -> Callable[[TrainState, Batch], jax.Array]:
+  """The head's outputs [N, O] of the whole batch, frozen, gathered from all devices."""
+
+  def output_step(state: TrainState, batch: Batch) -> jax.Array:
+    features = encoder.apply({'params': state.params['encoder'], 'batch_stats': state.batch_stats},
+                             _volumes(batch)[..., None], False)
+    return jax.lax.all_gather(head.apply({'params': state.params['head']}, features), axis_name,
+                              tiled=True)
+
+  return output_step
+
+
 def from_cohort(function: Callable[[TrainState, Batch], Any]
                 ) -> Callable[[TrainState, Batch, dict[str, jax.Array]], Any]:
   """A step whose batch has the number of each `record` instead of its volume and scale.

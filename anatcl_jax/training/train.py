@@ -57,6 +57,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   # ---- Data: shards, the fold held out, batches a step ------------------------------------------
   data = opening.open_data(config)
   raw_attributes = attributes.read_attributes(data, config)
+  config = attributes.with_outputs(config, raw_attributes)
   columns = attributes.read_columns(data, config)
   train_records, heldout_records = pipeline.split_by_participant(
       data.table['participant_id'].to_numpy(), config.fold, config.num_folds, config.seed)
