@@ -11,7 +11,7 @@ import pytest
 
 from anatcl_jax import predict, probe
 from anatcl_jax.errors import UserError
-from anatcl_jax.evaluation import fitted, saved
+from anatcl_jax.evaluation import fitted, identity, saved
 from anatcl_jax.frozen import table as feature_table
 from configs.probe import get_config
 
@@ -151,6 +151,26 @@ def test_a_table_that_is_not_of_the_encoder_is_refused(place, tmp_path, change, 
   one = saved.read(directory / 'out' / 'probes' / 'brain_age-ours')
   with pytest.raises(UserError, match=message):
     predict.predict(one, tmp_path / 'x.tsv')
+
+
+def test_the_columns_of_an_encoder_among_several(tmp_path):
+  """They are taken by name, in the order that was fitted on; of one encoder whatever its name."""
+  x = np.zeros((2, 3), np.float32)
+  people = pandas.DataFrame({'participant_id': ['a', 'b'], 'session': ''})
+  feature_table.write_table(tmp_path / 'two.tsv', people, {'g': x, 'l': x[:, :2]})
+  feature_table.write_table(tmp_path / 'one.tsv', people, x)
+  (tmp_path / 'two.json').write_text(json.dumps({'encoders': {
+      'g': {'weights_sha256': 'aa', 'pool': 'mean'}, 'l': {'weights_sha256': 'bb'}}}))
+  g, other = identity.of_table(tmp_path / 'two.tsv')
+  assert (g['columns'], other['columns'], g['weights_sha256']) == (3, 2, 'aa')
+  assert identity.matched(tmp_path / 'two.tsv', [other, g]) == (['l', 'g'], [])
+  names, notes = identity.matched(tmp_path / 'one.tsv', [g])
+  assert names == [''] and 'which encoder made' in notes[0]
+  for wanted, message in (([{**g, 'name': 'h'}], 'has features of g, l, and the probe was fitted '
+                                                 'on those of h'),
+                          ([{**other, 'name': 'g'}], 'was made by another encoder')):
+    with pytest.raises(UserError, match=message):
+      identity.matched(tmp_path / 'two.tsv', wanted)
 
 
 def test_what_is_not_known_or_unusual_is_said(place, tmp_path):

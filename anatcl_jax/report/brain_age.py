@@ -24,7 +24,7 @@ _COLUMNS = ('gap', GAP), ('gap_corrected', CORRECTED)
 
 def pictures(evaluation: Evaluation, task: str) -> list[Picture]:
   """Gaps of each encoder, and the effects of all representations and brain measures."""
-  table = evaluation.gaps[evaluation.gaps['task'] == task]
+  table = evaluation.gaps[(evaluation.gaps['task'] == task) & (evaluation.gaps['group'] != '')]
   first = table['estimator'].iloc[0]
   groups = evaluation.gap_groups[evaluation.gap_groups['task'] == task]
   control = groups['against'].iloc[0]
@@ -66,7 +66,7 @@ def _with_interval(value: float, low: float, high: float) -> str:
 
 
 def _gaps(evaluation: Evaluation, own: pandas.DataFrame, name: str, control: str) -> Picture:
-  names = [control, *sorted(set(own['group']) - {control, ''})]
+  names = [control, *sorted(set(own['group']) - {control})]
   looks = style.marks(names)
   figure = style.new_figure(8.2, 7.2, f'Brain-age gap of {name}',
                             style.people(own['participant_id'], len(own)), evaluation.synthetic,
