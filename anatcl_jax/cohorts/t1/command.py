@@ -38,8 +38,7 @@ def add(commands) -> None:
   parser.add_argument('--to', required=True, choices=KINDS,
                       help='quasiraw: bias-corrected, without skull, affinely registered (9 '
                            'degrees of freedom), 182x218x182 at 1 mm; gm: modulated gray matter on '
-                           'CAT12\'s grid, 121x145x121 at 1.5 mm, which is NOT what CAT12 makes; '
-                           'experimental')
+                           'CAT12\'s grid, 121x145x121 at 1.5 mm, which is NOT what CAT12 makes')
   parser.add_argument('--out', required=True, type=pathlib.Path, metavar='DIR',
                       help='the BIDS derivative that is written; one kind of map a folder')
   parser.add_argument('--spacing', type=float, metavar='MM',
