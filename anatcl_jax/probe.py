@@ -75,7 +75,8 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
       checkpoint=config.checkpoint, tables=config.features, data_dir=config.data_dir,
       participants=config.participants, trained_on=config.trained_on,
       untrained_seeds=config.untrained_seeds, batch_size=config.batch_size,
-      pool=config.pool, same_people=config.same_people, morphometry=config.morphometry,
+      pool=config.pool, untrained_pool=config.untrained_pool, same_people=config.same_people,
+      morphometry=config.morphometry,
       atlas=config.atlas, loose_names=config.loose_names,
       examine=lambda table: tasks.choose_tasks(config.tasks, *known, table))
   chosen = tasks.choose_tasks(config.tasks, *known, found.cohort.table)
@@ -251,6 +252,8 @@ def _settings(config: ml_collections.ConfigDict) -> tuple[Settings, Extent]:
   check_name(config.protocol, PROTOCOLS, 'protocol')
   check_name(config.same_people, same_people.CHOICES, 'same_people')
   feature_pooling.checked(config.pool)
+  if config.untrained_pool:
+    feature_pooling.checked(config.untrained_pool)
   check_name(config.saliency, (*saliency.METHODS, 'none'), 'saliency')
   beyond.curve_sizes(config.learning_curve, 100)
   return (Settings(config.folds, config.inner_folds, config.seed, tuple(dict.fromkeys(names)),

@@ -73,6 +73,8 @@ def get_config(arguments=None):
   config.network_learning_rate = 1e-3  # above 0, of Adam; 1e-4 is usual for finetuned
   config.network_batch_size = 16       # from 2
   config.untrained_seeds = 3           # seed 0 stands for it, a note tells the others; 0: none
+  config.untrained_pool = ''           # such as covariance: also a row of the untrained encoder
+                                       # that is pooled so, which knows far more than its mean
   config.learning_curve = 'auto'       # numbers of labelled people such as 25,50,100; or none
   config.leave_one_site_out = True     # or False
   config.saliency = 'gradient'         # of the first task, by checkpoints; or occlusion, or none

@@ -194,7 +194,7 @@ def _with_correction(probe: FittedProbe, best: Pipeline, x: np.ndarray, age: np.
   predicted = np.full(len(age), np.nan)
   for fit, test in inner:
     with warnings.catch_warnings():
-      warnings.simplefilter('ignore')      # what there is to say was said where the probe was fitted
+      warnings.simplefilter('ignore')      # what they say was said where the probe was fitted
       one = fitted.of_pipeline(clone(best).fit(x[fit], age[fit]), False)
     predicted[test] = one.predict(x[test])
   slope, intercept = np.polyfit(age, predicted, 1)

@@ -46,9 +46,9 @@ class Sources:
 
 
 def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, trained_on: str,
-           untrained_seeds: int, batch_size: int, pool: str = MEAN, show: bool = True,
-           same_people: str = 'auto', morphometry: str = '', atlas: str = 'desikan',
-           loose_names: bool = False,
+           untrained_seeds: int, batch_size: int, pool: str = MEAN, untrained_pool: str = '',
+           show: bool = True, same_people: str = 'auto', morphometry: str = '',
+           atlas: str = 'desikan', loose_names: bool = False,
            examine: Callable[[pandas.DataFrame], Any] = lambda table: None) -> Sources:
   """Reads labels, applies encoders, joins tables of features, and marks who was trained on.
 
@@ -104,7 +104,7 @@ def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, tr
                  [name for name, path in paths.items() if runs[path] is None]
                  + [name for name in read if name != UNTRAINED])
 
-  def apply(name: str, one: Weights) -> np.ndarray:
+  def apply(name: str, one: Weights, pool: str = pool) -> np.ndarray:
     if show:
       print(f'features of {name}', file=sys.stderr)
     values = extract.features_of_shards(one, data, batch_size=batch_size, pool=pool, show=show)
@@ -115,7 +115,7 @@ def gather(*, checkpoint: str, tables: str, data_dir: str, participants: str, tr
     encoders |= _of_table(name, {part: values[rows[name]]
                                  for part, values in read[name][1].items()})
   if UNTRAINED not in read:
-    encoders |= _untrained(weights, untrained_seeds, apply)
+    encoders |= _untrained(weights, untrained_seeds, apply, untrained_pool)
   cohort = _with_synthetic(cohort, weights, table_paths, encoders)
   cohort = cohort.noted(*_notes_of_pools(table_paths))
   if table_paths and not any(map(is_baseline, encoders)):
@@ -237,8 +237,11 @@ def _mark(cohort: Cohort, runs: dict[pathlib.Path, dict[str, Any]],
 
 
 def _untrained(weights: dict[str, Weights], seeds: int,
-               apply: Callable[[str, Weights], np.ndarray]) -> dict[str, Variants]:
-  """Each architecture there with fresh weights: `untrained`, and `untrained NAME` of others."""
+               apply: Callable[..., np.ndarray], pool: str) -> dict[str, Variants]:
+  """Each architecture there with fresh weights: `untrained`, and `untrained NAME` of others.
+
+  With another `pool`, each also so pooled, by seed 0: `untrained (covariance)`.
+  """
   found: dict[str, Variants] = {}
   kinds: dict[str, Weights] = {}
   for one in weights.values():
@@ -248,4 +251,7 @@ def _untrained(weights: dict[str, Weights], seeds: int,
     name = UNTRAINED if not found else f'{UNTRAINED} {encoder}'
     found[name] = tuple(apply(f'{name}, seed {seed}', untrained(one, seed))
                         for seed in range(seeds))
+    if pool:
+      name = f'{name} ({pool})'
+      found[name] = (apply(name, untrained(one, 0), pool),)
   return found
