@@ -17,10 +17,11 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from anatcl_jax import command_line, config_files, probe
+from anatcl_jax import command_line, config_files, predict, probe
 from anatcl_jax.data import pipeline
 from anatcl_jax.errors import UserError
-from anatcl_jax.evaluation import sources, splits
+from anatcl_jax.evaluation import saved, sources, splits
+from anatcl_jax.frozen import extract, image_encoder
 from anatcl_jax.frozen import table as feature_table
 from anatcl_jax.training import train
 from anatcl_jax.weights.load import load_weights
@@ -46,7 +47,7 @@ def run(training_set, tmp_path_factory):
     patch.setattr('anatcl_jax.models.get_encoder', small_run.get_encoder)
     train.train(small_run.small_config(training_set.directory, epochs=1), directory / 'run')
     probe.probe(_config(checkpoint=f'mine={directory / "run"}',
-                        tasks='age,sex,thickness:lh_insula'))
+                        tasks='age,sex,thickness:lh_insula', save=True))
   return directory / 'run'
 
 
@@ -82,6 +83,28 @@ def test_a_figure_is_the_one_written_out(run, training_set, monkeypatch):
   assert row['mean'].iloc[0] == pytest.approx(expected, rel=1e-3) and row['n'].iloc[0] == 8
   predicted = pandas.read_csv(run / 'probe' / 'predictions.tsv', sep='\t')
   assert set(predicted['participant_id']) == set(people[test])     # and nobody trained on
+
+
+def test_the_saved_probe_knows_its_encoder(run, training_set, monkeypatch, tmp_path):
+  """By the digest of its weights; it predicts what stands in the run's predictions."""
+  monkeypatch.setattr('anatcl_jax.models.get_encoder', small_run.get_encoder)
+  weights = load_weights(run)
+  x = extract.features_of_shards(weights, training_set, batch_size=32, pool='mean', show=False)
+  one = saved.read(run / 'probe' / 'probes' / 'age-mine')
+  part, = one.record['encoders']
+  assert (part['weights_sha256'], part['pool'], part['columns']) == (
+      image_encoder.digest(weights), 'mean', x.shape[1])
+  people = training_set.table['participant_id']
+  feature_table.write_table(tmp_path / 'x.tsv', training_set.table[['participant_id', 'session']],
+                            x)
+  encoder = image_encoder.load(run)
+  feature_table.write_description(tmp_path / 'x.tsv', encoder.description())
+  table, notes = predict.predict(one, tmp_path / 'x.tsv')
+  written = pandas.read_csv(run / 'probe' / 'predictions.tsv', sep='\t')
+  written = written[(written['task'] == 'age') & (written['features'] == 'mine')]
+  rows = [list(people).index(name) for name in written['participant_id']]
+  np.testing.assert_allclose(table['prediction'].to_numpy()[rows], written['prediction'], rtol=1e-5)
+  assert not notes                              # and the table is known to be of that encoder
 
 
 def load_weights_of(run, monkeypatch):
