@@ -26,6 +26,8 @@ if _first and _backend:
   with contextlib.suppress(ValueError):
     matplotlib.rcParams['backend'] = _backend
 
+# The same picture is the same file.
+matplotlib.rcParams['svg.hashsalt'] = outputs.MARK
 # Names of classes and people are no formulas: `$a_b$` would become one, and `$\frac$` an error.
 matplotlib.rcParams['text.parse_math'] = False
 
@@ -33,5 +35,8 @@ __all__ = ['Figure', 'save']
 
 
 def save(figure: Figure, path: pathlib.Path, dpi: float) -> None:
-  """Writes a figure as PNG with the mark of this program."""
-  figure.savefig(path, dpi=dpi, format='png', metadata={'Software': outputs.MADE_BY})
+  """Writes a figure with the mark of this program: as SVG where the path says so, else as PNG."""
+  kind = 'svg' if path.suffix == '.svg' else 'png'
+  made_by = ({'Creator': outputs.MADE_BY, 'Date': None} if kind == 'svg'
+             else {'Software': outputs.MADE_BY})
+  figure.savefig(path, dpi=dpi, format=kind, metadata=made_by)

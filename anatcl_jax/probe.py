@@ -42,6 +42,7 @@ if TYPE_CHECKING:   # what is heavy is imported where it is used: --help need no
   from anatcl_jax.evaluation.saliency import Saliency
   from anatcl_jax.evaluation.sources import Sources
   from anatcl_jax.evaluation.tasks import Task
+  from anatcl_jax.weights.load import Weights
 
 _VERSIONS = ('jax', 'flax', 'numpy', 'scipy', 'scikit-learn', 'pandas')
 
@@ -94,7 +95,8 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
   done.clear()
   written = report.write(evaluation, out,
                          training=curves.pictures(found.workdirs, evaluation.trained_on_synthetic),
-                         saliencies=_saliencies(config, found, evaluation))
+                         saliencies=_saliencies(config, found, evaluation),
+                         names=config.sections)
   print(''.join(f'note: {note}\n' for note in evaluation.notes), end='', file=sys.stderr)
   print(write.summary(evaluation))
   kept = _keep_saved(evaluation, out) if config.save else []
@@ -205,20 +207,30 @@ def _saliencies(config: ml_collections.ConfigDict, found: Sources,
   """Of each encoder whose weights are there, for the first task that is a number or two classes."""
   import numpy as np
 
-  from anatcl_jax.evaluation import saliency, tasks
+  from anatcl_jax.evaluation import saliency, sources, tasks
   from anatcl_jax.evaluation.results import is_baseline
   from anatcl_jax.evaluation.target import read_target
+  from anatcl_jax.report import sections
+  from anatcl_jax.weights.load import untrained
   task = next((one.task for one in evaluation.outcomes if not one.refused
                and one.task.kind != tasks.CHALLENGE and len(one.classes) in (0, 2)), None)
-  if config.saliency == 'none' or found.data is None or task is None:
+  if (config.saliency == 'none' or 'saliency' not in sections.chosen(config.sections)
+      or found.data is None or task is None):
     return []
   record_of = {key: row for row, key in enumerate(zip(found.data.table['participant_id'],
                                                       found.data.table['session']))}
   records = np.array([record_of[key] for key in found.cohort.keys()])
   target = read_target(task, evaluation.table, config.fewest)
-  return [saliency.of_task(name, weights, evaluation.features[name], target, records, found.data,
-                           method=config.saliency, most=config.saliency_scans, seed=config.seed,
-                           pool=config.pool)
+
+  def of(name: str, weights: Weights) -> Saliency:
+    return saliency.of_task(name, weights, evaluation.features[name], target, records, found.data,
+                            method=config.saliency, most=config.saliency_scans, seed=config.seed,
+                            pool=config.pool)
+
+  fresh = {name: row for name, row in sources.untrained_of(found.weights).items()
+           if row in evaluation.features and row not in found.tables}
+  beside = {row: of(row, untrained(found.weights[name], 0)) for name, row in fresh.items()}
+  return [dataclasses.replace(of(name, weights), untrained=beside.get(fresh.get(name)))
           for name, weights in found.weights.items() if not is_baseline(name)]
 
 
@@ -234,6 +246,7 @@ def _settings(config: ml_collections.ConfigDict) -> tuple[Settings, Extent]:
   )
   from anatcl_jax.evaluation.evaluate import PROTOCOLS, Settings
   from anatcl_jax.models import feature_pooling
+  from anatcl_jax.report import sections
   from anatcl_jax.training import networks
   for key, least in (('folds', 2), ('inner_folds', 2), ('fewest', 2),
                      ('network_epochs', 1),
@@ -256,6 +269,7 @@ def _settings(config: ml_collections.ConfigDict) -> tuple[Settings, Extent]:
     feature_pooling.checked(config.untrained_pool)
   check_name(config.saliency, (*saliency.METHODS, 'none'), 'saliency')
   beyond.curve_sizes(config.learning_curve, 100)
+  sections.chosen(config.sections)
   return (Settings(config.folds, config.inner_folds, config.seed, tuple(dict.fromkeys(names)),
                    config.fewest, config.protocol,
                    config.jobs or os.cpu_count() or 1,

@@ -78,7 +78,7 @@ def get_config(arguments=None):
   config.learning_curve = 'auto'       # numbers of labelled people such as 25,50,100; or none
   config.leave_one_site_out = True     # or False
   config.saliency = 'gradient'         # of the first task, by checkpoints; or occlusion, or none
-  config.saliency_scans = 32           # averaged over so many at most, from 1
+  config.saliency_scans = 8            # averaged over so many at most, from 1
   config.seed = 0                      # of folds, 0 to 2^32 - 1
   config.jobs = 0                      # processes; 0 takes one a core
   config.batch_size = 32               # of volumes through the encoder, from 1
@@ -86,6 +86,9 @@ def get_config(arguments=None):
   # Where it goes
   config.save = False                  # True: the fitted probes too, for `anatcl-jax predict`
   config.out = ''                      # a folder; '': probe/ of the workdir, else runs/probe
+  config.sections = 'all'              # of report.html beside its summary and methods, by commas:
+                                       # tasks, saliency, comparisons, embedding,
+                                       # leakage, sites, labels, reliability, training
 
   if chosen.demo:
     config.checkpoint = 'trained=runs/pretrain-demo-global-tiny-fold0'

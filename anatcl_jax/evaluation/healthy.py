@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CONTROLS = {'control', 'controls', 'con', 'ctrl', 'hc', 'cn', 'nc', 'td', 'healthy', 'normal',
             'no', 'none', 'false', '0'}
 EVERYBODY = 'all'
-_COLUMNS = ('diagnosis', 'group', 'dx', 'diagnosticgroup', 'dxgroup', 'patient', 'status')
+COLUMNS = ('diagnosis', 'group', 'dx', 'diagnosticgroup', 'dxgroup', 'patient', 'status')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ def find(task: Task, table: pandas.DataFrame) -> Groups:
 def _column(task: Task, table: pandas.DataFrame) -> str:
   """The first column of diagnoses or groups that holds a control."""
   by_name = {tables.plain(str(name)): name for name in reversed(table.columns)}
-  there = [by_name[name] for name in _COLUMNS if name in by_name]
+  there = [by_name[name] for name in COLUMNS if name in by_name]
   for name in there:
     if tables.categories(table[name]).str.lower().isin(CONTROLS).any():
       return name

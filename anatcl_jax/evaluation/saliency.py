@@ -24,6 +24,10 @@ from anatcl_jax.weights.load import Weights, encoder_options
 
 METHODS = ('gradient', 'occlusion')
 _CUBES_ALONG_AXIS = 8
+# Standard deviation in voxels of a Gaussian, against the checkerboard that strides leave.
+_SMOOTHING = {'gradient': 1.0, 'occlusion': 0.0}
+_STEPS = {'gradient': 'for each 1 that a voxel\'s value changes',
+          'occlusion': 'where a cube of voxels is set to 0'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,16 +37,20 @@ class Saliency:
   task: str
   features: str                # the encoder's name
   method: str
-  map: np.ndarray              # [X, Y, Z] from 0 up, in the unit of the task (a voxel or cube)
+  map: np.ndarray              # [X, Y, Z], 1 is the mean over the brain; 0 outside
+  level: float                 # what 1 is: that mean, in `unit`
+  unit: str
+  brain: np.ndarray            # [X, Y, Z] bool
   background: np.ndarray       # [X, Y, Z], the mean volume of the same scans
   affine: np.ndarray           # voxel to millimetres
   scans: int
   synthetic: bool              # the scans
   trained_on_synthetic: bool = False
+  untrained: Saliency | None = None     # of the same scans and architecture, with fresh weights
 
 
 def of_task(name: str, weights: Weights, features: np.ndarray, target: Target, records: np.ndarray,
-            data: ShardSet, *, method: str = 'gradient', most: int = 32, seed: int = 0,
+            data: ShardSet, *, method: str = 'gradient', most: int = 8, seed: int = 0,
             pool: str = MEAN, show: bool = True) -> Saliency:
   """Fits the linear probe of a task to all its scans, and asks which voxels its prediction uses.
 
@@ -62,8 +70,39 @@ def of_task(name: str, weights: Weights, features: np.ndarray, target: Target, r
   chosen = np.sort(records[drawn])
   saliency = gradient if method == 'gradient' else occlusion
   found, background = saliency(weights, coefficients, data, chosen, pool=pool, show=show)
-  return Saliency(target.task.name, name, method, found, background, np.asarray(data.grid.affine),
+  brain = brain_of(background)
+  found = smoothed(found, brain, _SMOOTHING[method])
+  level = float(found[brain].mean()) if brain.any() else 0.0
+  what = f'log-odds of {target.classes[1]}' if target.classes else (
+      target.task.unit or f'units of {target.task.column}')
+  return Saliency(target.task.name, name, method, found / (level or 1.0), level,
+                  f'{what} {_STEPS[method]}', brain, background, np.asarray(data.grid.affine),
                   len(chosen), data.synthetic, bool(weights.card.get('synthetic')))
+
+
+def brain_of(background: np.ndarray) -> np.ndarray:
+  """The brain in a mean volume [X, Y, Z]: above a tenth of its maximum, and what that encloses.
+
+  Maps of gray matter are 0 in white matter and ventricles, which open downwards: what is enclosed
+  in a slice of any plane counts.
+  """
+  above = background > 0.1 * background.max()
+  brain = above.copy()
+  for axis in range(3):
+    slices, filled = np.moveaxis(above, axis, 0), np.moveaxis(brain, axis, 0)
+    for plane, whole in zip(slices, filled):
+      whole |= scipy.ndimage.binary_fill_holes(plane)
+  return brain
+
+
+def smoothed(values: np.ndarray, brain: np.ndarray, deviation: float) -> np.ndarray:
+  """Inside the brain the mean of its own voxels, weighted by a Gaussian (voxels); 0 outside."""
+  inside = np.where(brain, values, 0.0)
+  if not deviation:
+    return inside
+  weight = scipy.ndimage.gaussian_filter(brain.astype(float), deviation)
+  return np.where(brain, scipy.ndimage.gaussian_filter(inside, deviation)
+                  / np.maximum(weight, 1e-12), 0.0)
 
 
 def probe_coefficients(x: np.ndarray, target: Target, seed: int = 0) -> np.ndarray:
@@ -75,14 +114,8 @@ def probe_coefficients(x: np.ndarray, target: Target, seed: int = 0) -> np.ndarr
 
 
 def gradient(weights: Weights, coefficients: np.ndarray, data: ShardSet, records: np.ndarray, *,
-             smoothing: float = 1.0, pool: str = MEAN, show: bool = True
-             ) -> tuple[np.ndarray, np.ndarray]:
-  """Mean over scans of |d prediction / d voxel|, and the mean volume, both [X, Y, Z] of the shards.
-
-  Args:
-    smoothing: standard deviation in voxels of a Gaussian, against the checkerboard that strides
-      leave; 0 for none.
-  """
+             pool: str = MEAN, show: bool = True) -> tuple[np.ndarray, np.ndarray]:
+  """Mean over scans of |d prediction / d voxel|, and the mean volume, on the shards' grid."""
   encoder = models.get_encoder(weights.encoder, **encoder_options(weights.card))
 
   @jax.jit
@@ -93,8 +126,7 @@ def gradient(weights: Weights, coefficients: np.ndarray, data: ShardSet, records
   def of_volume(volume: np.ndarray) -> np.ndarray:
     return np.abs(slope(weights.variables, jnp.asarray(coefficients, jnp.float32), volume))
 
-  found, background = _mean(of_volume, weights, data, records, show)
-  return scipy.ndimage.gaussian_filter(found, smoothing) if smoothing else found, background
+  return _mean(of_volume, weights, data, records, show)
 
 
 def occlusion(weights: Weights, coefficients: np.ndarray, data: ShardSet, records: np.ndarray, *,

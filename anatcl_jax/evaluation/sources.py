@@ -243,15 +243,20 @@ def _untrained(weights: dict[str, Weights], seeds: int,
   With another `pool`, each also so pooled, by seed 0: `untrained (covariance)`.
   """
   found: dict[str, Variants] = {}
-  kinds: dict[str, Weights] = {}
-  for one in weights.values():
-    options = [f'{key}={value}' for key, value in encoder_options(one.card).items()]
-    kinds.setdefault(' '.join([one.encoder, *options]), one)
-  for encoder, one in kinds.items() if seeds else ():
-    name = UNTRAINED if not found else f'{UNTRAINED} {encoder}'
-    found[name] = tuple(apply(f'{name}, seed {seed}', untrained(one, seed))
-                        for seed in range(seeds))
-    if pool:
-      name = f'{name} ({pool})'
-      found[name] = (apply(name, untrained(one, 0), pool),)
+  for name, row in untrained_of(weights).items() if seeds else ():
+    if row not in found:
+      found[row] = tuple(apply(f'{row}, seed {seed}', untrained(weights[name], seed))
+                         for seed in range(seeds))
+      if pool:
+        fresh = f'{row} ({pool})'
+        found[fresh] = (apply(fresh, untrained(weights[name], 0), pool),)
   return found
+
+
+def untrained_of(weights: dict[str, Weights]) -> dict[str, str]:
+  """The row of each encoder's architecture with fresh weights, by the encoder's name."""
+  kinds = {name: ' '.join([one.encoder, *(f'{key}={value}' for key, value
+                                          in encoder_options(one.card).items())])
+           for name, one in weights.items()}
+  return {name: UNTRAINED if kind == next(iter(kinds.values())) else f'{UNTRAINED} {kind}'
+          for name, kind in kinds.items()}

@@ -13,6 +13,9 @@ from anatcl_jax.report import style
 from anatcl_jax.report.style import Picture
 
 _MOST_PANELS = 4
+# Of a true and a predicted class, the second being the positive one.
+_RATES = {(0, 0): 'true negative\nrate ', (0, 1): 'false positive\nrate ',
+          (1, 0): 'false negative\nrate ', (1, 1): 'true positive\nrate '}
 
 
 def pictures(outcomes: list[Outcome], synthetic: bool,
@@ -61,8 +64,8 @@ def _file(kind: str, outcome: Outcome) -> str:
 
 def _intervals(outcomes: list[Outcome], made_up: tuple[bool, bool]) -> Picture:
   task, metric = outcomes[0].task, outcomes[0].task.main_metric
-  figure = style.new_figure(7, 1.3 + 0.34 * len(outcomes), task.name, _count(outcomes[0]),
-                            *made_up)
+  figure = style.new_figure(style.COLUMN, 1.4 + 0.34 * len(outcomes), task.name,
+                            _count(outcomes[0]), *made_up)
   axes = figure.subplots()
   looks = style.marks([one.features for one in outcomes])
   for row, one in enumerate(outcomes):
@@ -71,9 +74,8 @@ def _intervals(outcomes: list[Outcome], made_up: tuple[bool, bool]) -> Picture:
     axes.plot(score_and_sd(one, metric)[0], row, look.marker, color=look.color, markersize=8)
   axes.set_yticks(range(len(outcomes)), [one.features for one in outcomes])
   axes.invert_yaxis()
-  unit = f' ({task.unit})' if task.unit else ''
   better = 'right' if METRICS[task.kind][metric] else 'left'
-  axes.set_xlabel(f'{METRIC_NAMES.get(metric, metric)}{unit}, better to the {better}')
+  axes.set_xlabel(f'{style.metric_label(task, metric)}, better to the {better}')
   if metric == 'balanced_accuracy':
     axes.axvline(1 / len(outcomes[0].classes), color=style.GREY, linestyle=':')
     axes.text(1 / len(outcomes[0].classes), -0.6, ' chance', color=style.GREY, fontsize=8)
@@ -87,7 +89,7 @@ def _intervals(outcomes: list[Outcome], made_up: tuple[bool, bool]) -> Picture:
 
 def _predicted(outcomes: list[Outcome], made_up: tuple[bool, bool]) -> Picture:
   task = outcomes[0].task
-  figure, panels = _grid(len(outcomes), 3.1, f'{task.name}: predicted against true', outcomes[0],
+  figure, panels = _grid(len(outcomes), 2.3, f'{task.name}: predicted against true', outcomes[0],
                          made_up, sharex=True, sharey=True)
   looks = style.marks([one.features for one in outcomes])
   values = np.concatenate([np.r_[one.truth, one.prediction] for one in outcomes])
@@ -102,9 +104,8 @@ def _predicted(outcomes: list[Outcome], made_up: tuple[bool, bool]) -> Picture:
     axes.set_title(f'{one.features}\n{", ".join(figures)}', fontsize=9)
     axes.set_aspect('equal')
     style.tidy(axes)
-  unit = f' ({task.unit})' if task.unit else ''
-  figure.supxlabel(f'true{unit}', fontsize=10)
-  figure.supylabel(f'predicted{unit}', fontsize=10)
+  figure.supxlabel(f'true ({style.unit_of(task)})', fontsize=10)
+  figure.supylabel(f'predicted ({style.unit_of(task)})', fontsize=10)
   return Picture(_file('predicted', outcomes[0]), figure, 'Predicted against true',
                  'A point a scan, predicted out of fold; on the dotted line, prediction and truth '
                  'are equal.',
@@ -115,7 +116,7 @@ def _predicted(outcomes: list[Outcome], made_up: tuple[bool, bool]) -> Picture:
 
 def _roc(outcomes: list[Outcome], made_up: tuple[bool, bool]) -> Picture:
   first = outcomes[0]
-  figure = style.new_figure(5.2, 4.8, f'{first.task.name}: ROC', _count(first), *made_up)
+  figure = style.new_figure(style.COLUMN, 4.8, f'{first.task.name}: ROC', _count(first), *made_up)
   axes, words = figure.subplots(), []
   axes.plot([0, 1], [0, 1], color=style.GREY, linestyle=':')
   for name, look in style.marks([one.features for one in outcomes]).items():
@@ -124,8 +125,9 @@ def _roc(outcomes: list[Outcome], made_up: tuple[bool, bool]) -> Picture:
     words.append(f'{name} {auc(false, true):.2f}')
     axes.plot(false, true, color=look.color, linestyle=look.linestyle, linewidth=2,
               label=f'{name}, area {auc(false, true):.2f}')
-  axes.set(xlabel=f'{first.classes[0]} taken for {first.classes[1]}',
-           ylabel=f'{first.classes[1]} found', aspect='equal')
+  control, positive = first.classes
+  axes.set(xlabel=f'false positive rate: share of {control} taken for {positive}',
+           ylabel=f'true positive rate: share of {positive} found', aspect='equal')
   axes.legend(frameon=False, fontsize=8, loc='lower right')
   style.tidy(axes)
   return Picture(_file('roc', first), figure, 'ROC curves',
@@ -136,7 +138,7 @@ def _roc(outcomes: list[Outcome], made_up: tuple[bool, bool]) -> Picture:
 
 def _confusion(outcomes: list[Outcome], made_up: tuple[bool, bool]) -> Picture:
   first = outcomes[0]
-  figure, panels = _grid(len(outcomes), 2.7 + 0.25 * max(0, len(first.classes) - 3),
+  figure, panels = _grid(len(outcomes), 2.3 + 0.25 * max(0, len(first.classes) - 3),
                          f'{first.task.name}: confusion', first, made_up)
   words = []
   for axes, one in zip(panels, outcomes):
@@ -144,15 +146,17 @@ def _confusion(outcomes: list[Outcome], made_up: tuple[bool, bool]) -> Picture:
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
-      axes.text(column, row, f'{count}', ha='center', va='center', fontsize=9,
-                color='white' if shares[row, column] > 0.6 else 'black')
+      rate = _RATES[row, column] if len(one.classes) == 2 else ''
+      axes.text(column, row, f'{count}\n{rate}{shares[row, column]:.0%}', ha='center',
+                va='center', fontsize=7, color='white' if shares[row, column] > 0.6 else 'black')
     places = range(len(one.classes))
     axes.set_xticks(places, one.classes, rotation=30 if len(places) > 2 else 0, fontsize=8)
     axes.set_yticks(places, one.classes, fontsize=8)
     axes.set_title(one.features, fontsize=9)
     words.append(f'{one.features}: {np.trace(counts)} of {counts.sum()} right')
-  figure.supxlabel('predicted', fontsize=10)
-  figure.supylabel('true', fontsize=10)
+  figure.supxlabel('predicted class', fontsize=10)
+  figure.supylabel('true class', fontsize=10)
   return Picture(_file('confusion', first), figure, 'Confusion matrices',
-                 'Scans, predicted out of fold; the shade is the share of the true class.',
+                 'Scans, predicted out of fold; the shade is the share of the true class, '
+                 'and is each rate in percent.',
                  '; '.join(words))

@@ -6,16 +6,21 @@ import dataclasses
 import io
 import itertools
 import pathlib
+import textwrap
 from collections.abc import Sequence
 
 from anatcl_jax import figures
+from anatcl_jax.evaluation.tasks import Task
+from anatcl_jax.evaluation.write import METRIC_NAMES
 
 # Okabe and Ito's, told apart by colour-blind readers; marks and line styles tell them apart again.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 _MARKS = 'os^DvP*'
 _LINES = ('-', '--', '-.', ':', (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 GREY = '#666666'
-DPI = 110
+DPI = 110              # of a screen
+PRINT_DPI = 300
+COLUMN = 5.2           # inches; two such figures stand side by side on paper
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +64,27 @@ def new_figure(width: float, height: float, title: str, count: str, synthetic: b
     trained_on_synthetic: an encoder was trained on such subjects, whatever the scans are.
   """
   figure = figures.Figure((width, height), layout='constrained')
-  mark = ' · SYNTHETIC' if synthetic else ''
-  mark += ' · encoder trained on SYNTHETIC subjects' if trained_on_synthetic else ''
-  figure.suptitle(f'{title}\n{count}{mark}', fontsize=11)
+  said = ['SYNTHETIC'] * synthetic
+  said += ['encoder trained on SYNTHETIC subjects'] * trained_on_synthetic
+  most = int(width * 12)      # letters of the title's size in a line
+  lines = [*textwrap.wrap(title, most), count]
+  for part in said:
+    lines[-1:] = ([f'{lines[-1]} · {part}'] if len(lines[-1]) + len(part) + 3 <= most
+                  else [lines[-1], part])
+  figure.suptitle('\n'.join(lines), fontsize=11)
   return figure
+
+
+def metric_label(task: Task, metric: str) -> str:
+  """A metric with its unit or range, for an axis."""
+  unit = ('0 to 1' if metric in ('roc_auc', 'average_precision') or 'accuracy' in metric
+          else '-1 to 1' if metric == 'pearson_r' else 'share of variance'
+          if metric.startswith('r2') else unit_of(task))
+  return f'{METRIC_NAMES.get(metric, metric)} ({unit})'
+
+
+def unit_of(task: Task) -> str:
+  return task.unit or f'unit of {task.column}'
 
 
 def said_synthetic(scans: bool, encoders: Sequence[str] = ()) -> str:
@@ -84,8 +106,11 @@ def people(participants, scans: int) -> str:
   return f'n = {count:,} people' + (f', {scans:,} scans' if scans != count else '')
 
 
-def save(picture: Picture, directory: pathlib.Path) -> bytes:
-  """Writes NAME.png; returns its bytes."""
-  path = directory / f'{picture.name}.png'
-  figures.save(picture.figure, path, DPI)
-  return path.read_bytes()
+def save(picture: Picture, directory: pathlib.Path) -> tuple[str, bytes]:
+  """Writes NAME.svg and NAME.png; returns the type and bytes of the smaller one, for a page."""
+  written = []
+  for kind, mime in (('svg', 'image/svg+xml'), ('png', 'image/png')):
+    path = directory / f'{picture.name}.{kind}'
+    figures.save(picture.figure, path, PRINT_DPI)
+    written.append((mime, path.read_bytes()))
+  return min(written, key=lambda one: len(one[1]))

@@ -63,7 +63,7 @@ def test_the_corrected_gap_is_never_without_the_raw_one(evaluation, tmp_path):
   assert (f'the gap of 30 SCZ is {shown(row.difference)} years ({shown(row.low)} to '
           f'{shown(row.high)}) above that of 60 HC, d {shown(row.d)}; raw {shown(raw.difference)}'
           ) in write.summary(evaluation)
-  page = report.write(evaluation, tmp_path).read_text()
+  page = report.write(evaluation, tmp_path, names='tasks').read_text()
   assert 'of them predicted' not in page              # the patients are, too
   assert 'Brain-age gap of ours:a' in page and said in page
   text, references = methods.paragraph(evaluation)

@@ -10,14 +10,16 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from anatcl_jax import report
+from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation import tasks, write
 from anatcl_jax.evaluation.evaluate import Settings
 from anatcl_jax.evaluation.results import score_and_sd
 from anatcl_jax.evaluation.run import Extent, run
 from anatcl_jax.evaluation.write import shown
-from anatcl_jax.report import beyond, methods, page, scores
+from anatcl_jax.report import beyond, methods, page, scores, sections, tables
 from anatcl_jax.training import curves
 from tests.evaluation.probing import cohort_of
 
@@ -89,10 +91,67 @@ def test_the_page_is_whole_and_alone(written):
 
 def test_every_picture_is_embedded_and_beside_the_page(written):
   page = Page(written.read_text())
-  files = {path.read_bytes() for path in (written.parent / 'figures').iterdir()}
+  files = {path: path.read_bytes() for path in (written.parent / 'figures').iterdir()}
   embedded = {base64.b64decode(image['src'].partition('base64,')[2]) for image in page.images}
-  assert embedded == files and len(files) >= 10
+  names = {path.stem for path in files}
+  assert embedded <= set(files.values()) and len(embedded) == len(names) >= 10
+  assert {path.suffix for path in files} == {'.png', '.svg'} and len(files) == 2 * len(names)
+  for path in files:
+    if path.suffix == '.png':
+      assert Image.open(path).info['dpi'] == pytest.approx((300, 300), abs=0.1)
   assert all(len(image['alt']) > 20 for image in page.images)
+
+
+def test_each_section_says_in_a_sentence_how_it_is_read(evaluation):
+  drawn = sections.sections(sections.Found(evaluation), tuple(sections.SECTIONS))
+  assert len(drawn) >= 8
+  for one in drawn:
+    assert one.how.endswith('.') and '. ' not in one.how and len(one.how) < 260
+
+
+def test_every_axis_has_a_unit_or_its_range(evaluation):
+  """Those of numbers; classes, representations and counts have none."""
+  without = {'predicted class', 'true class', 'number of labelled people'}
+  for picture in report.pictures(evaluation):
+    names = [picture.figure.get_supxlabel(), picture.figure.get_supylabel()]
+    for axes in picture.figure.axes:
+      own = [axes.get_xlabel(), axes.get_ylabel()]
+      assert any([*own, *names]), picture.name
+      names += own
+    for name in filter(None, names):
+      assert name in without or re.search(r'\(.+\)|rate: share of', name), (picture.name, name)
+
+
+def test_false_and_true_rates_have_their_names(evaluation):
+  one = next(one for one in evaluation.outcomes if one.task.name == 'sex')
+  confusion = next(picture for picture in report.pictures(evaluation, names='tasks')
+                   if picture.name == 'confusion-sex')
+  cells = [text.get_text().split('\n') for text in confusion.figure.axes[0].texts]
+  male, female = one.classes
+  found = dict(zip(['true negative', 'false positive', 'false negative', 'true positive'], (
+      ((one.truth == a) & (one.prediction == b)).sum() for a in (male, female)
+      for b in (male, female))))
+  assert [(cell[1], int(cell[0])) for cell in cells] == list(found.items())
+
+
+def test_her_diagnosis_and_what_she_predicts_colour_the_embedding(evaluation):
+  table = evaluation.table.assign(Diagnosis=np.where(np.arange(120) % 4 < 2, 'HC', 'SCZ'), apoe=1)
+  drawn, = beyond.embedding(dataclasses.replace(evaluation, table=table))
+  titles = [axes.get_title() for axes in drawn.figure.axes if axes.get_title()]
+  assert titles == ['Diagnosis', 'age', 'sex', 'site']
+  legend = [text.get_text() for text in drawn.figure.axes[0].get_legend().get_texts()]
+  assert legend == ['HC (60)', 'SCZ (60)']
+
+
+def test_sections_are_chosen_by_name(evaluation, tmp_path):
+  text = report.write(evaluation, tmp_path, names='comparisons, leakage').read_text()
+  assert re.findall(r'<section id="([a-z-]+)"', text) == [
+      'summary', 'comparisons', 'site-leakage', 'notes', 'methods', 'made']
+  assert {path.stem for path in (tmp_path / 'figures').iterdir()} == {'leakage'}
+  with pytest.raises(UserError, match=r"'comparison'.*comparisons"):
+    sections.chosen('tasks,comparison')
+  with pytest.raises(UserError, match='all alone, or some of tasks, saliency'):
+    sections.chosen('all,tasks')
 
 
 def test_scores_of_the_table_are_those_of_the_evaluation(written, evaluation):
@@ -112,7 +171,8 @@ def test_scores_of_the_table_are_those_of_the_evaluation(written, evaluation):
 def test_synthetic_is_said_at_every_figure_and_not_of_people(written, evaluation, tmp_path):
   text = written.read_text()
   assert text.count('SYNTHETIC subjects') == 1 + text.count('<figcaption>')
-  real = report.write(dataclasses.replace(evaluation, synthetic=False), tmp_path)
+  real = report.write(dataclasses.replace(evaluation, synthetic=False), tmp_path,
+                      names='tasks')
   assert 'SYNTHETIC' not in real.read_text() and 'synthetic' not in real.read_text().split(
       '<body>')[1].split('id="made"')[0]
 
@@ -126,14 +186,14 @@ def test_what_the_encoder_was_trained_on_is_another_fact(evaluation, tmp_path):
       'SYNTHETIC subjects: figures say that the path works, nothing about people\n\n'
       'trained on SYNTHETIC subjects: ours\n\n')
   real = dataclasses.replace(both, synthetic=False)      # scans of people
-  text = page.write(real, tmp_path).read_text()
+  text = page.write(real, tmp_path, names='embedding,leakage,labels,reliability').read_text()
   figures = text.count('<figcaption>')
-  assert text.count('Trained on SYNTHETIC subjects: ours.') == 1 + figures > 5
+  assert text.count('Trained on SYNTHETIC subjects: ours.') == 1 + figures == 6
   assert text.count('SYNTHETIC') == 2 + figures and 'The scans here are not.' in text
   assert 'tiny from runs/a&amp;b, trained on SYNTHETIC subjects' in text
   intervals, *_ = scores.pictures(real.outcomes[:3], False, True)
-  assert intervals.figure.get_suptitle().endswith(
-      'scans · encoder trained on SYNTHETIC subjects')
+  assert intervals.figure.get_suptitle().splitlines()[1:] == [
+      'n = 60 people, 120 scans', 'encoder trained on SYNTHETIC subjects']
   assert write.summary(real).startswith('trained on SYNTHETIC subjects: ours\n\n')
   assert 'ours had been trained on synthetic' in methods.paragraph(real)[0]
   write.write_tables(real, tmp_path)
@@ -177,14 +237,12 @@ def test_methods_name_the_tools_of_the_data(tool, cited, evaluation):
 
 
 def test_a_second_report_replaces_the_first(written, evaluation):
-  """Figures of tasks that are no longer there do not stay behind."""
-  only = dataclasses.replace(evaluation, outcomes=tuple(
-      one for one in evaluation.outcomes if one.task.name == 'sex'))
+  """Figures that are no longer there do not stay behind."""
   out = written.parent / 'second'
-  report.write(evaluation, out)
-  report.write(only, out)
-  assert not (out / 'figures' / 'scores-age.png').exists()
-  assert (out / 'figures' / 'scores-sex.png').exists()
+  report.write(evaluation, out, names='leakage')
+  report.write(evaluation, out, names='reliability')
+  assert {path.name for path in (out / 'figures').iterdir()} == {
+      'reliability.png', 'reliability.svg'}
   assert {path.name for path in out.iterdir()} == {'figures', 'report.html'}
 
 
@@ -220,5 +278,5 @@ def test_who_is_predicted_is_said_above_the_tables():
               Settings(inner_folds=2), Extent('none', False), {}, progress=False)
   assert page.lead(found) == ('Probes of n = 40 people, 12 of them predicted: those seen in '
                               'pretraining are fitted on alone')
-  table, = [page._scores_table(list(found.outcomes))]
+  table, = [tables.scores_table(list(found.outcomes))]
   assert 'n = 12 people predicted' in table and '±' not in table and 'over folds' not in table
