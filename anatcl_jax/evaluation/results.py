@@ -115,3 +115,6 @@ class Evaluation:
   trained_on_synthetic: tuple[str, ...] = ()     # names of encoders
   gaps: pandas.DataFrame = dataclasses.field(default_factory=pandas.DataFrame)   # brain_age.GAPS
   gap_groups: pandas.DataFrame = dataclasses.field(default_factory=pandas.DataFrame)   # GROUPS
+  # scanners.COMPONENTS and SCANNERS
+  components: pandas.DataFrame = dataclasses.field(default_factory=pandas.DataFrame)
+  scanners: pandas.DataFrame = dataclasses.field(default_factory=pandas.DataFrame)

@@ -18,6 +18,7 @@ from anatcl_jax.evaluation import (
   derived,
   estimators,
   harmonization,
+  scanners,
   statistics,
 )
 from anatcl_jax.evaluation import cohort as cohorts
@@ -138,7 +139,9 @@ def run(cohort: Cohort, encoders: dict[str, Variants], tasks: dict[str, tuple[Ta
     raise UserError('; '.join(outcome.note for outcome in outcomes))
   evaluation = _together(parts, outcomes, tasks, cohort, encoders, made, notes)
   reliability, icc = beyond.reliability(cohort, _whole(cohort, encoders))
-  return dataclasses.replace(evaluation, reliability=reliability, icc=icc)
+  components, table, said = scanners.by_scanner(cohort, _whole(cohort, encoders), settings)
+  return dataclasses.replace(evaluation, reliability=reliability, icc=icc, components=components,
+                             scanners=table, notes=(*evaluation.notes, *said))
 
 
 def _done(target: Target, protocol: Protocol | None, cohort: Cohort, found: dict[str, Variants],

@@ -27,7 +27,8 @@ from anatcl_jax.evaluation.results import (
 from anatcl_jax.evaluation.tasks import METRICS
 
 TABLES = ('results.tsv', 'predictions.tsv', 'comparisons.tsv', 'leakage.tsv',
-          'leave_one_site_out.tsv', 'reliability.tsv', 'learning_curves.tsv', 'brain_age.tsv',
+          'leave_one_site_out.tsv', 'reliability.tsv', 'scanners.tsv',
+          'variance_components.tsv', 'learning_curves.tsv', 'brain_age.tsv',
           'brain_age_groups.tsv')
 PREDICTIONS = ('participant_id', 'session', 'task', 'features', 'estimator', 'fold', 'truth',
                'prediction', 'true_class', 'predicted_class', 'probability')
@@ -96,7 +97,8 @@ def write_tables(evaluation: Evaluation, out: pathlib.Path,
   tables = dict(zip(TABLES, (
       results_table(evaluation), predictions_table(evaluation), evaluation.comparisons,
       evaluation.leakage, evaluation.leave_one_site_out, evaluation.reliability,
-      evaluation.learning_curves, evaluation.gaps, evaluation.gap_groups)))
+      evaluation.scanners, evaluation.components, evaluation.learning_curves, evaluation.gaps,
+      evaluation.gap_groups)))
   texts = {name: as_tsv(table, na_rep='n/a', float_format='%.6g')
            for name, table in tables.items() if len(table)}
   record = ({'made_by': outputs.MADE_BY, 'files': [*texts, outputs.RECORD]} | evaluation.made
@@ -135,6 +137,16 @@ def summary(evaluation: Evaluation) -> str:
         + [(row.features, f'{row.identification:.2f} ({row.chance:.2f})',
             f'{row.icc_median:.2f} ({row.icc_low:.2f} to {row.icc_high:.2f})', str(row.subjects))
            for row in evaluation.reliability.itertuples()]))
+  if len(evaluation.scanners):
+    first = evaluation.scanners.iloc[0]
+    blocks.append(
+        f'{first["subjects"]} people on several of {first["scanners"]} scanners: shares of the '
+        'variance, and the scanner named\n' + _aligned(
+            [('', 'person', 'scanner', 'rest', 'balanced accuracy (chance)', '95 % interval')]
+            + [(row.features, *(f'{share:.2f}' for share in (row.person, row.scanner, row.rest)),
+                f'{shown(row.balanced_accuracy)} ({shown(row.chance)})',
+                f'{shown(row.low)} to {shown(row.high)}')
+               for row in evaluation.scanners.itertuples()]))
   if evaluation.trained_on_synthetic:
     blocks.insert(0, f'trained on SYNTHETIC subjects: {", ".join(evaluation.trained_on_synthetic)}')
   if evaluation.synthetic:

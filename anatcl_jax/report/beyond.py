@@ -200,3 +200,42 @@ def reliability(evaluation: Evaluation) -> list[Picture]:
                   'someone\'s second session is nearest to their own first.',
                   '; '.join(f'{row.features}: median {row.icc_median:.2f}, identification '
                             f'{row.identification:.2f}' for row in rows.itertuples()))]
+
+
+def scanners(evaluation: Evaluation) -> list[Picture]:
+  """Of people on several scanners: shares of the variance, and how well the scanner is named."""
+  rows = evaluation.scanners
+  if not len(rows):
+    return []
+  first = rows.iloc[0]
+  figure = style.new_figure(7, 1.9 + 0.34 * len(rows), 'Person, scanner and rest',
+                            f'n = {first["subjects"]:,} people, {first["scans"]:,} scans on '
+                            f'{first["scanners"]} scanners', evaluation.synthetic,
+                            bool(evaluation.trained_on_synthetic))
+  variance, named = figure.subplots(1, 2, sharey=True, width_ratios=(1.3, 1))
+  left = np.zeros(len(rows))
+  for (name, hatch), color in zip((('person', ''), ('scanner', '//'), ('rest', '')),
+                                  (style.COLOURS[0], style.COLOURS[1], '#BBBBBB')):
+    variance.barh(range(len(rows)), rows[name], left=left, color=color, hatch=hatch, label=name,
+                  edgecolor='white', height=0.7)
+    left += rows[name].to_numpy()
+  variance.set(xlim=(0, 1), xlabel='share of the variance,\nmean over features (0 to 1)')
+  variance.set_yticks(range(len(rows)), rows['features'])
+  variance.invert_yaxis()
+  for place, row in enumerate(rows.itertuples()):
+    named.plot([row.low, row.high], [place, place], color=style.GREY, linewidth=2)
+    named.plot(row.balanced_accuracy, place, 'o', color='black', markersize=7)
+  if np.isfinite(first['chance']):
+    named.axvline(first['chance'], color=style.GREY, linestyle=':')
+  named.set_xlabel('balanced accuracy of scanner\n(0 to 1; dotted: chance)')
+  figure.legend(*variance.get_legend_handles_labels(), loc='outside lower center', ncols=3,
+                frameon=False, fontsize=8)
+  for axes in (variance, named):
+    style.tidy(axes)
+  return [Picture('scanners', figure, 'Person, scanner and rest',
+                  'Of people scanned on several scanners. Left: the variance of a feature by '
+                  'person, by scanner, and what is neither. Right: a probe that names the scanner '
+                  'of people it was not fitted on, with 95 % intervals.',
+                  '; '.join(f'{row.features}: person {row.person:.2f}, scanner {row.scanner:.2f}, '
+                            f'rest {row.rest:.2f}, scanner named {row.balanced_accuracy:.2f}'
+                            for row in rows.itertuples()))]

@@ -37,6 +37,8 @@ REFERENCES = {
              'Statistics 29:614, 1958.',
     'shrout': 'Shrout PE, Fleiss JL. Intraclass correlations: uses in assessing rater reliability. '
               'Psychological Bulletin 86:420-428, 1979.',
+    'henderson': 'Henderson CR. Estimation of variance and covariance components. Biometrics '
+                 '9:226-252, 1953.',
     'openbhb': 'Dufumier B, Grigis A, Victor J, et al. OpenBHB: a large-scale multi-site brain MRI '
                'data-set for age prediction and debiasing. NeuroImage 263:119637, 2022.',
     'beheshti': 'Beheshti I, Nugent S, Potvin O, Duchesne S. Bias-adjustment in '
@@ -154,6 +156,10 @@ def paragraph(evaluation: Evaluation, saliency_method: str | None = None) -> tup
                 f'times the balanced accuracy of site to the power of 0.3 {cite("openbhb")}.')
   if len(evaluation.reliability):
     text.append(f'Test-retest reliability is ICC(2,1) {cite("shrout")}.')
+  if len(evaluation.scanners):
+    text.append('Of people scanned on several scanners, the variance of each feature was divided '
+                'into that of persons, of scanners and the rest by Henderson\'s method 3 '
+                f'{cite("henderson")}, and the scanner was predicted in folds by person.')
   if saliency_method:
     text.append(f'Saliency maps are {saliency_method} maps of the linear probe.')
   return ' '.join(text), [REFERENCES[name] for name in cited]

@@ -155,10 +155,14 @@ def _labels(found: Found) -> list[Section]:
 def _reliability(found: Found) -> list[Section]:
   return [Section(
       'Reliability',
-      'The further right a curve, the more of what the features say of a person they say again in '
-      'a second session.',
-      beyond.reliability(found.evaluation),
-      tables.table(found.evaluation.reliability, 'Two sessions of the same people'))]
+      'The further right a curve and the longer the bar of the person, the more of what features '
+      'say of somebody they say again in another scan; the bar of the scanner, and naming it above '
+      'chance, are of no person.',
+      [*beyond.reliability(found.evaluation), *beyond.scanners(found.evaluation)],
+      [*tables.table(found.evaluation.reliability, 'Two sessions of the same people'),
+       *tables.table(found.evaluation.scanners, 'The same people on several scanners: shares of '
+                     'the variance, means over features, that of the scanner with its 5 % and '
+                     '95 % features; balanced accuracy of the scanner')])]
 
 
 def _training(found: Found) -> list[Section]:

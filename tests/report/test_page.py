@@ -180,8 +180,8 @@ def test_synthetic_is_said_at_every_figure_and_not_of_people(written, evaluation
 def test_what_the_encoder_was_trained_on_is_another_fact(evaluation, tmp_path):
   both = dataclasses.replace(evaluation, trained_on_synthetic=('ours',))
   drawn, = beyond.embedding(both)
-  assert drawn.figure.get_suptitle().endswith(
-      ' · SYNTHETIC · encoder trained on SYNTHETIC subjects')
+  assert drawn.figure.get_suptitle().splitlines()[1:] == [
+      'n = 60 people, 120 scans · SYNTHETIC', 'encoder trained on SYNTHETIC subjects']
   assert write.summary(both).startswith(
       'SYNTHETIC subjects: figures say that the path works, nothing about people\n\n'
       'trained on SYNTHETIC subjects: ours\n\n')
