@@ -11,6 +11,8 @@ COMMANDS = {
                   'do the intervals of the probe cover, do its tests hold? on drawn people'),
     'population': ('anatcl_jax.studies.population',
                    'how real cortex varies: the coefficients of the digital cohort'),
+    'anatomy': ('anatcl_jax.studies.anatomy',
+                'real and digital morphometry side by side, and where they disagree most'),
 }
 
 

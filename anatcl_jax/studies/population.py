@@ -1,7 +1,8 @@
 """How real people's cortex varies: the coefficients of `prepare phantom --population ixi`.
 
   python -m anatcl_jax.studies population --thickness TABLE --participants TABLE
-      --sites-thickness TABLE ... --sites-area TABLE ... --sessions FIRST SECOND --out FILE.json
+      --sites-thickness TABLE ... --sites-area TABLE ... --sessions FIRST SECOND
+      --sessions-participants TABLE --out FILE.json
 
 Thickness and head size are fitted on the people of --thickness, a table of the 68 Desikan-Killiany
 regions with the column eTIV. Of area, the whole cortex's variation and how sites differ come from
@@ -12,24 +13,22 @@ thickness and area of the same people twice.
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import json
 import pathlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from anatcl_jax import command_line, errors, outputs
-from anatcl_jax.errors import UserError
+from anatcl_jax.studies.real_people import FEWEST, People, read_people, twice
 
 if TYPE_CHECKING:   # what is heavy is imported where it is used: --help need not wait for it
-  from anatcl_jax.cohorts.morphometry import Morphometry
   from anatcl_jax.cohorts.phantom.population import Population
 
 CENTRE = 50.0                 # years at which the means hold
 FACTORS = 12                  # leave correlations 0.02 off, less than the error of 550 people's
 _FAILED = 4.0                 # robust standard deviations of a person's mean over regions
 _ADULT = 18.0                 # years; of --sites, where area no longer grows
-_FEWEST = 20                  # adults of a site that counts
 _MOST_ERROR = 0.5             # share of a region's own variance that measuring may make
 _TO_SD = 1.4826               # of the median absolute deviation of a normal distribution
 
@@ -45,21 +44,6 @@ _EXPLAINED = {
      for measure in ('thickness', 'area')
      for kind, text in (('location', 'mean'), ('scale', 'the log sd of'))
      for part, where in (('', ', shared by all regions'), ('_region', ', of a region itself'))}
-
-
-@dataclasses.dataclass(frozen=True)
-class People:
-  """N people: age [N] years, male [N] 0 or 1, site [N], intracranial [N] mm^3, values [N, R, M]."""
-
-  age: np.ndarray
-  male: np.ndarray
-  site: np.ndarray
-  intracranial: np.ndarray
-  values: np.ndarray
-
-  def select(self, rows: np.ndarray) -> People:
-    """Those of the rows, a mask [N]."""
-    return People(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
 
 
 def residuals(design: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -172,7 +156,7 @@ def fit(people: People, several: People, first: np.ndarray,
   kept, (mean, slope, bend, sex), left = fit_thickness(people)
   loadings, unique = factors(left)
   adults = several.select(several.age >= _ADULT)
-  known = [site for site in np.unique(adults.site) if (adults.site == site).sum() >= _FEWEST]
+  known = [site for site in np.unique(adults.site) if (adults.site == site).sum() >= FEWEST]
   adults = adults.select(np.isin(adults.site, known))
   kept_adults = adults.select(~failed(residuals(np.column_stack(
       [_indicators(adults.site), adults.age, adults.male]), np.log(adults.values[..., 0]))[1]))
@@ -214,43 +198,6 @@ def _last(found: tuple[np.ndarray, np.ndarray], count: int) -> tuple[np.ndarray,
   return found[0][-count:], found[1]
 
 
-def read_people(paths: list[pathlib.Path], participants: list[pathlib.Path], atlas: str,
-                codes: str, measures: tuple[str, ...], loose: bool = False) -> People:
-  """People complete in tables of morphometry, with what tables of people say of them.
-
-  Raises:
-    UserError: nobody, or a column that is not there.
-  """
-  import pandas
-
-  from anatcl_jax.cohorts import participants as of_people
-  from anatcl_jax.cohorts.read_morphometry import read_tables
-  from anatcl_jax.cohorts.row_names import RowNames
-  tables = [of_people.read_people(path, of_people.Reading(sex_codes=of_people.sex_codes(codes)))
-            for path in participants]
-  table = pandas.concat([people.table for people in tables]).drop_duplicates('participant_id')
-  problems = {scan for people in tables for scan in people.problems}
-  table = table[[(name, '') not in problems for name in table['participant_id']]]
-  names = RowNames(scans=tuple((name, '') for name in table['participant_id']), loose=loose)
-  read = read_tables(paths, atlas, names)
-  values = read.values[..., _columns(read, measures)].astype(float)
-  values = {scan[0]: x for scan, x in zip(read.scans, values)
-            if np.isfinite(x).all() and scan not in read.outliers}
-  if 'eTIV' not in table:
-    volume = of_people.read_people(paths[0]).table.set_index('participant_id')
-    if 'eTIV' not in volume:
-      raise UserError(f'{paths[0]} has no column eTIV')
-    table = table.assign(eTIV=table['participant_id'].map(volume['eTIV']))
-  table = table[table['participant_id'].isin(values) & table['age'].notna()
-                & table['sex'].isin(['M', 'F'])]
-  if len(table) < 2 * _FEWEST:
-    raise UserError(f'{len(table)} people of {read.source} have age, sex and complete morphometry; '
-                    f'the fit needs {2 * _FEWEST}')
-  return People(table['age'].to_numpy(float), (table['sex'] == 'M').to_numpy(float),
-                table['site'].to_numpy(str), table['eTIV'].to_numpy(float),
-                np.stack([values[name] for name in table['participant_id']]))
-
-
 def main(arguments: list[str], prog: str) -> None:
   """The command line."""
   parser = command_line.Parser(prog=prog, description=__doc__)
@@ -269,14 +216,24 @@ def main(arguments: list[str], prog: str) -> None:
                       help='what their sexes mean (default: %(default)s)')
   parser.add_argument('--sessions', required=True, nargs=2, type=pathlib.Path,
                       metavar=('FIRST', 'SECOND'), help='thickness and area of the same people')
+  parser.add_argument('--sessions-participants', required=True, help='their ages and sexes',
+                      **several)
   parser.add_argument('--out', type=pathlib.Path, required=True, metavar='FILE.json',
                       help='the coefficients')
   with errors.reported():
     options = parser.parse_args(arguments)
     outputs.check_file(options.out, '--out')
     found, notes = fit(*read_sources(options))
-    outputs.write_json(options.out, {'notes': notes, 'explained': _EXPLAINED} | found.as_json())
+    outputs.write_page(options.out, as_text(found, notes))
     print('\n'.join(notes))
+
+
+def as_text(found: Population, notes: list[str]) -> str:
+  """The file of coefficients: JSON with a line a region."""
+  content = {'made_by': outputs.MADE_BY, 'notes': notes, 'explained': _EXPLAINED} | found.as_json()
+  regions = content.pop('regions')
+  rows = ',\n'.join(f'  {json.dumps(name)}: {json.dumps(row)}' for name, row in regions.items())
+  return json.dumps(content, indent=1)[:-2] + ',\n "regions": {\n' + rows + '\n }\n}\n'
 
 
 def read_sources(options: argparse.Namespace) -> tuple[People, People, np.ndarray, np.ndarray]:
@@ -285,25 +242,10 @@ def read_sources(options: argparse.Namespace) -> tuple[People, People, np.ndarra
   Raises:
     UserError: files that don't hold it.
   """
-  from anatcl_jax.cohorts.read_morphometry import read_tables
   people = read_people(options.thickness, options.participants, 'desikan', options.sex_codes,
                        ('thickness',))
   several = read_people([*options.sites_thickness, *options.sites_area], options.sites_thickness,
                         'destrieux', options.sites_sex_codes, ('thickness', 'area'), loose=True)
-  sessions = []
-  for path in options.sessions:
-    read = read_tables([path], 'desikan')
-    values = read.values[..., _columns(read, ('thickness', 'area'))].astype(float)
-    sessions.append({scan[0]: x for scan, x in zip(read.scans, values) if np.isfinite(x).all()})
-  both = [name for name in sessions[0] if name in sessions[1]]
-  if len(both) < _FEWEST:
-    raise UserError(f'{len(both)} people are complete in {options.sessions[0]} and '
-                    f'{options.sessions[1]}; the fit needs {_FEWEST}')
-  first, second = (np.stack([of[name] for name in both]) for of in sessions)
-  return people, several, first, second
-
-
-def _columns(read: Morphometry, measures: tuple[str, ...]) -> list[int]:
-  for name in measures:
-    errors.check_name(name, read.measures, f'measure of {read.source}')
-  return [read.measures.index(name) for name in measures]
+  first, second = twice(options.sessions, options.sessions_participants, options.sex_codes,
+                        ('thickness', 'area'))
+  return people, several, first.values, second

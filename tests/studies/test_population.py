@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 
 from anatcl_jax.cohorts.phantom import population as phantom_population
-from anatcl_jax.cohorts.read_morphometry import read_tables
 from anatcl_jax.studies import __main__ as studies
 from anatcl_jax.studies import population
+from anatcl_jax.studies.real_people import read_people, twice
 
 _DATA = pathlib.Path(__file__).parents[3] / 'shared' / 'data'
+_TWICE = _DATA / 'ds000174-morphometry'
 _HERE = pytest.mark.skipif(not (_DATA / 'ixi-t1').is_dir(), reason=f'{_DATA}/ixi-t1 is not here')
 
 
-def _people(rng: np.random.Generator, people: int = 4000) -> population.People:
+def _people(rng: np.random.Generator, people: int = 2500) -> population.People:
   """Two regions of thickness 2.5 - 0.05 d + 0.01 d^2 (d decades from 50), men 0.04 thicker.
 
   They share a factor of 0.1 mm; 0.05 mm are their own. Area is 1000 mm^2 at the mean head.
@@ -31,14 +32,15 @@ def _people(rng: np.random.Generator, people: int = 4000) -> population.People:
   area = 1000 * np.exp(0.8 * head[:, None] + 0.05 * rng.standard_normal((people, 1))
                        - 0.02 * decades[:, None] + 0.03 * site[:, None])
   return population.People(age, male, site.astype(str), 1.5e6 * np.exp(3 * head),
-                           np.stack([thickness, area * np.ones(2)], -1))
+                           np.stack([thickness, area * np.ones(2)], -1),
+                           np.arange(people).astype(str))
 
 
 def test_known_coefficients_are_recovered_and_failures_left_out():
   people = _people(np.random.default_rng(0))
   people.values[:5, :, 0] *= 0.5
   kept, (mean, slope, bend, sex), left = population.fit_thickness(people)
-  assert 3990 < len(kept.age) <= 3995 and kept.values[..., 0].min() > 1.6
+  assert 2490 < len(kept.age) <= 2495 and kept.values[..., 0].min() > 1.6
   np.testing.assert_allclose(mean, 2.5, atol=0.01)
   np.testing.assert_allclose(slope, -0.05, atol=0.005)
   np.testing.assert_allclose(bend, 0.01, atol=0.003)
@@ -77,14 +79,13 @@ def test_errors_of_measuring_are_recovered():
 @_HERE
 def test_the_packages_thickness_is_that_of_the_real_people():
   """Fitted again on IXI and ds000174; the long test does so for the sites too."""
-  people = population.read_people([_DATA / 'ixi-t1' / 'IXI_aparc_thickness.csv'],
-                                  [_DATA / 'ixi-t1' / 'IXI_age_gender.csv'], 'desikan', '1=M,2=F',
-                                  ('thickness',))
-  first, second = (read_tables([_DATA / 'ds000174-morphometry' / f'openneuro_{name}_dktatlas.csv'],
-                               'desikan') for name in ('baseline', 'followup'))
-  columns = [first.measures.index(name) for name in ('thickness', 'area')]
-  found, _ = population.fit(people, _people(np.random.default_rng(0), 200),
-                            *(of.values[..., columns].astype(float) for of in (first, second)))
+  people = read_people([_DATA / 'ixi-t1' / 'IXI_aparc_thickness.csv'],
+                       [_DATA / 'ixi-t1' / 'IXI_age_gender.csv'], 'desikan', '1=M,2=F',
+                       ('thickness',))
+  first, second = twice([_TWICE / f'openneuro_{name}_dktatlas.csv'
+                         for name in ('baseline', 'followup')],
+                        [_TWICE / 'openneuro_participants.csv'], '1=M,2=F', ('thickness', 'area'))
+  found, _ = population.fit(people, _people(np.random.default_rng(0), 200), first.values, second)
   kept = phantom_population.fitted()
   assert (found.youngest, found.oldest) == (kept.youngest, kept.oldest) == (20, 86)
   for name in ('mean', 'slope', 'bend', 'sex', 'unique', 'area_sd', 'error'):
@@ -102,8 +103,9 @@ def test_the_command_writes_the_packages_file_again(tmp_path):
                 '--participants', f'{ixi}/IXI_age_gender.csv',
                 '--sites-thickness', f'{sites}/ct_ad.csv', f'{sites}/ct_te.csv',
                 '--sites-area', f'{sites}/sa_ad.csv', f'{sites}/sa_te.csv', '--sessions',
-                *(f'{_DATA}/ds000174-morphometry/openneuro_{name}_dktatlas.csv'
-                  for name in ('baseline', 'followup')), '--out', f'{tmp_path}/again.json'])
+                *(f'{_TWICE}/openneuro_{name}_dktatlas.csv' for name in ('baseline', 'followup')),
+                '--sessions-participants', f'{_TWICE}/openneuro_participants.csv',
+                '--out', f'{tmp_path}/again.json'])
   again = json.loads((tmp_path / 'again.json').read_text())
   kept = phantom_population.fitted()
   assert again['scalars'] == pytest.approx(kept.scalars, rel=1e-3)
