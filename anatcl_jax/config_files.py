@@ -28,6 +28,7 @@ _BOOLEANS = {'true': True, 't': True, '1': True, 'false': False, 'f': False, '0'
 # Keys of earlier versions, which scripts and files may still set, and why nothing reads them.
 _RETIRED = {'bootstrap': 'intervals are by the jackknife over people, without samples'}
 _TERM = re.compile(r'loss\.terms\.[^.]+\.')
+_OBJECTIVE = 'objectives.'     # keys that a file of one's own names as it likes
 
 
 def load(text: str, like: str | None = None) -> ml_collections.ConfigDict:
@@ -186,7 +187,8 @@ def _checked(config: ml_collections.ConfigDict, like: str, path: pathlib.Path
     if shared > len(set(expected) & set(given)):
       raise UserError(f'{path} is a config of `{other}`, not of `{like}`; give one such as '
                       f'configs/{like}.py')
-  lacking = [name for name in expected if name not in given and not _TERM.match(name)]
+  lacking = [name for name in expected
+             if name not in given and not _TERM.match(name) and not name.startswith(_OBJECTIVE)]
   if terms and not any(map(_TERM.match, given)):
     lacking.append('loss.terms')
   if lacking:
@@ -199,6 +201,9 @@ def _checked(config: ml_collections.ConfigDict, like: str, path: pathlib.Path
     known_as = name.split('.')[-1] if _TERM.match(name) else name
     candidates = terms if _TERM.match(name) else known
     where = _where(path, name)
+    if like == 'study' and name.startswith(_OBJECTIVE):
+      values[name] = _typed(value, '', name, where)
+      continue
     if known_as in _RETIRED and known_as not in candidates:
       _note_retired(where, name)
       continue

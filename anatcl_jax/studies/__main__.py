@@ -13,6 +13,8 @@ COMMANDS = {
                    'how real cortex varies: the coefficients of the digital cohort'),
     'anatomy': ('anatcl_jax.studies.anatomy',
                 'real and digital morphometry side by side, and where they disagree most'),
+    'objectives': ('anatcl_jax.studies.objectives',
+                   'which objective knows anatomy and disease? on people of known truth'),
 }
 
 

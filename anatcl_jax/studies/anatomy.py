@@ -30,12 +30,12 @@ _HEADER = """<!-- {made_by} -->
 # Real and digital morphometry
 
 {people} people of IXI (thickness) and {twice} of ds000174 (thickness, area and volume in two
-sessions) beside {drawn} SYNTHETIC people of `prepare phantom --population ixi`, measured on maps of
-{spacing:g} mm as `prepare` gives them, one scanner. What age, its square and sex explain is taken
-out of standard deviations (sd) and correlations; means are at {centre:g} years for IXI and at
+sessions three years apart) beside {drawn} SYNTHETIC people of `prepare phantom --population ixi`,
+as measured on maps of {spacing:g} mm, twice on one scanner. What age, its square and sex explain is
+taken out of standard deviations (sd) and correlations; means are at {centre:g} years for IXI and at
 {young:.3g} for ds000174. Columns real and digital are medians over the 68 regions, or over their
-2,278 pairs; r is the correlation of real with digital values over regions; the last column has the
-region where both differ most. Sampling alone leaves {error:.0%} of a real sd open in IXI,
+2,278 pairs; r is the correlation of real with digital values over regions or pairs; the last column
+has the one where both differ most. Sampling alone leaves {error:.0%} of a real sd open in IXI,
 {error_twice:.0%} in ds000174.
 
 Made by `python -m anatcl_jax.studies anatomy` from
@@ -144,7 +144,8 @@ def largest(compared: list[Row]) -> tuple[Row, Row]:
     real, digital = np.median(row.real), np.median(row.digital)
     if 'correlation' in row.name:
       return abs(digital - real)
-    return abs(np.log(digital / real)) if real * digital > 0 else 0.0
+    one_sign = len(np.unique(np.sign(row.real))) == 1     # else it is no size
+    return abs(np.log(digital / real)) if one_sign else 0.0
 
   return tuple(max((row for row in compared if ('correlation' in row.name) == correlation),
                    key=apart) for correlation in (False, True))
@@ -168,7 +169,10 @@ def picture(compared: list[Row], path: pathlib.Path) -> None:
     axes.set_ylabel('SYNTHETIC', fontsize=8)
     axes.tick_params(labelsize=7)
     if name.startswith('area, mm'):
-      axes.set(xscale='log', yscale='log')
+      for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
+        scale('log')     # its own labels are formulas
+        axis.set_ticks([500, 1000, 2000, 5000], ['500', '1000', '2000', '5000'])
+        axis.set_ticks([], minor=True)
   figure.suptitle('Morphometry of real and of SYNTHETIC people, a point a region or a pair of '
                   'regions', fontsize=11)
   figures.save(figure, path, dpi=110)

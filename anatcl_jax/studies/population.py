@@ -26,7 +26,7 @@ if TYPE_CHECKING:   # what is heavy is imported where it is used: --help need no
   from anatcl_jax.cohorts.phantom.population import Population
 
 CENTRE = 50.0                 # years at which the means hold
-FACTORS = 12                  # leave correlations 0.02 off, less than the error of 550 people's
+FACTORS = 20                  # leave correlations 0.015 off; sampling alone 0.04, of 550 people
 _FAILED = 4.0                 # robust standard deviations of a person's mean over regions
 _ADULT = 18.0                 # years; of --sites, where area no longer grows
 _MOST_ERROR = 0.5             # share of a region's own variance that measuring may make
