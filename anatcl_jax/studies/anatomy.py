@@ -66,11 +66,15 @@ class Row:
   def text(self) -> str:
     """A row of the page's table."""
     at = int(np.abs(self.digital - self.real).argmax())
-    values = [f'{x:.3g}' if abs(x) < 1000 else f'{x:.0f}' for x in (
+    values = [_digits(x) for x in (
         np.median(self.real), np.median(self.digital), np.corrcoef(self.real, self.digital)[0, 1],
         self.real[at], self.digital[at])]
     return (f'| {self.name} | {self.cohort} | {values[0]} | {values[1]} | {values[2]} | '
             f'{self.label}: {values[3]}, {values[4]} |')
+
+
+def _digits(x: float) -> str:
+  return f'{x:.3g}' if abs(x) < 1000 else f'{x:.0f}'
 
 
 def quantities(people: People, centre: float, again: np.ndarray | None = None
@@ -226,8 +230,8 @@ def main(arguments: list[str], prog: str) -> None:
                                                 *options.sessions_participants]))
     text += '\n'.join(row.text() for row in compared)
     text += '\n\nThe largest disagreements: ' + '; '.join(
-        f'{row.name}, {np.median(row.real):.3g} of real people ({row.cohort}) and '
-        f'{np.median(row.digital):.3g} of digital ones' for row in largest(compared)) + '.\n'
+        f'{row.name}, {_digits(np.median(row.real))} of real people ({row.cohort}) and '
+        f'{_digits(np.median(row.digital))} of digital ones' for row in largest(compared)) + '.\n'
     picture(compared, path)
     outputs.write_page(options.out, text)
     print(text)
