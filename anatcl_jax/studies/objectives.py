@@ -190,6 +190,9 @@ def make_row(config: ml_collections.ConfigDict, own: ml_collections.ConfigDict |
              data: ShardSet, people: Asked, out: pathlib.Path, workdir: pathlib.Path
              ) -> dict[str, Any]:
   """Trains as `own` says, goes on if need be, and asks: a row of the results."""
+  import sklearn
+  import threadpoolctl
+
   from anatcl_jax.studies import questions
   began, spent = time.monotonic(), time.process_time()
   if run.objective in BASELINES:
@@ -199,9 +202,12 @@ def make_row(config: ml_collections.ConfigDict, own: ml_collections.ConfigDict |
   else:
     features, last = _features(config, own, run, data, out, workdir)
     first, again = features[people.first], features[people.second]
-  scores = questions.answers(
-      first, again, people, config.folds, _numbers(config.labels, 'config.labels'),
-      config.replicates, known=('age', 'sex') if run.objective == 'covariates' else ())
+  # BLAS's threads cost more than they gain on matrices of this size, as do checks of each fit.
+  with (threadpoolctl.threadpool_limits(1),
+        sklearn.config_context(assume_finite=True, skip_parameter_validation=True)):
+    scores = questions.answers(
+        first, again, people, config.folds, _numbers(config.labels, 'config.labels'),
+        config.replicates, known=('age', 'sex') if run.objective == 'covariates' else ())
   return {'objective': run.objective, 'seed': run.seed,
           'minutes': round((time.monotonic() - began) / 60, 2),
           'cpu_minutes': round((time.process_time() - spent) / 60, 2), 'training': last,
@@ -228,7 +234,7 @@ def _features(config: ml_collections.ConfigDict, own: ml_collections.ConfigDict,
     weights = load.load_weights(workdir)
     rows = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
     last = {name: value for row in rows for name, value in row.items()
-            if name.startswith(('loss', 'effective_positives', 'step'))}
+            if name.startswith(('loss', 'effective_positives')) or name == 'step'}
   return extract.features_of_shards(weights, data, crop=crop_sizes(own.crop), show=False), last
 
 

@@ -68,17 +68,16 @@ def answers(features: np.ndarray | None, again: np.ndarray | None, people: Asked
                                       weights[:, outside])
 
   everybody = np.ones(len(people.age), bool)
-  bins = (people.age // 20).astype(int)
-  bins = np.clip(bins, *np.quantile(bins, (0.1, 0.9)).astype(int))
+  thirds = np.searchsorted(np.quantile(people.age[seen], (1 / 3, 2 / 3)), people.age)
   if 'age' not in known:
-    ask('age_mae', people.age, ridge, mean_error, everybody, bins)
+    ask('age_mae', people.age, ridge, mean_error, everybody, thirds)
   if 'sex' not in known:
     ask('sex_auc', people.male.astype(int), logistic, auc, everybody, people.male)
-  ask('head_size_r2', people.head_size, ridge, r2, everybody, bins)
-  ask('thickness_r2', people.thickness, ridge, r2, everybody, bins)
+  ask('head_size_r2', people.head_size, ridge, r2, everybody, thirds)
+  ask('thickness_r2', people.thickness, ridge, r2, everybody, thirds)
   if features is not None:
     ask('thickness_beyond_r2', people.thickness, _beyond(covariates.shape[1]), r2_beyond, everybody,
-        bins, np.hstack([covariates, x]))
+        thirds, np.hstack([covariates, x]))
   ask('disease_auc', people.patient.astype(int), logistic, auc, everybody, people.patient)
   ask('subtype_accuracy', people.subtype, classes, balanced_accuracy, people.patient,
       people.subtype)
