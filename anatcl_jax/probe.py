@@ -36,6 +36,8 @@ from anatcl_jax.config import check_seed
 from anatcl_jax.errors import UserError, check_name
 
 if TYPE_CHECKING:   # what is heavy is imported where it is used: --help need not wait for it
+  import pandas
+
   from anatcl_jax.evaluation.evaluate import Scored, Settings
   from anatcl_jax.evaluation.results import Evaluation
   from anatcl_jax.evaluation.run import Extent
@@ -68,7 +70,7 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
            known: tuple[dict[str, Task], dict[str, tuple[str, ...]]], out: pathlib.Path,
            command: Sequence[str]) -> Evaluation:
   from anatcl_jax import report
-  from anatcl_jax.evaluation import finished, given_splits, run, sources, tasks, write
+  from anatcl_jax.evaluation import finished, given_splits, run, sources, write
   from anatcl_jax.training import curves, networks
   split_path = pathlib.Path(config.splits)
   split_table = given_splits.read(split_path) if config.splits else None
@@ -79,8 +81,8 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
       pool=config.pool, untrained_pool=config.untrained_pool, same_people=config.same_people,
       morphometry=config.morphometry,
       atlas=config.atlas, loose_names=config.loose_names,
-      examine=lambda table: tasks.choose_tasks(config.tasks, *known, table))
-  chosen = tasks.choose_tasks(config.tasks, *known, found.cohort.table)
+      examine=lambda table: _chosen(config, known, table))
+  chosen = _chosen(config, known, found.cohort.table)
   given = None
   if split_table is not None:
     given = given_splits.of_cohort(split_path, split_table, found.cohort)
@@ -137,11 +139,10 @@ def check(config: ml_collections.ConfigDict, data_dir: str = '') -> None:
     data_dir: shards whose columns may be tasks, where they are there already.
   """
   from anatcl_jax.data import shards
-  from anatcl_jax.evaluation import tasks
   _settings(config)
   prepared = data_dir and (pathlib.Path(data_dir) / 'dataset.json').is_file()
   table = shards.open_shards(pathlib.Path(data_dir)).table if prepared else None
-  tasks.choose_tasks(config.tasks, *_known_tasks(config), table)
+  _chosen(config, _known_tasks(config), table)
 
 
 def _known_tasks(config: ml_collections.ConfigDict
@@ -154,6 +155,18 @@ def _known_tasks(config: ml_collections.ConfigDict
   return {name: dataclasses.replace(task, healthy_column=column, healthy=values)
           if task.kind == tasks.BRAIN_AGE and not (task.healthy_column or task.healthy) else task
           for name, task in known.items()}, cohorts
+
+
+def _chosen(config: ml_collections.ConfigDict,
+            known: tuple[dict[str, Task], dict[str, tuple[str, ...]]],
+            table: pandas.DataFrame | None) -> dict[str, tuple[Task, bool]]:
+  """The tasks that the config names; raises UserError where `healthy` would do nothing."""
+  from anatcl_jax.evaluation import tasks
+  chosen = tasks.choose_tasks(config.tasks, *known, table)
+  if config.healthy and not any(task.kind == tasks.BRAIN_AGE for task, _ in chosen.values()):
+    raise UserError('config.healthy says whom brain_age is fitted on, and changes no other task; '
+                    'add it to --config.tasks')
+  return chosen
 
 
 def probe_run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:

@@ -210,6 +210,8 @@ def test_columns_of_her_own_are_tasks(tmp_path, capsys):
              'out': f'{tmp_path}/out', 'folds': 2}
   with pytest.raises(UserError, match=r"unknown task or column 'groop': did you mean 'Group'"):
     probe.probe(_config(**options, tasks='groop'))
+  with pytest.raises(UserError, match='config.healthy says whom brain_age is fitted on'):
+    probe.probe(_config(**options, tasks='age', healthy='Group:HC'))
   with pytest.raises(UserError, match=r'column arm holds HC \(14 scans\), SCZ \(13 scans\), '
                                       r'BP \(13 scans\); say .*--config.tasks=arm:BP/HC'):
     probe.probe(_config(**options, tasks='arm'))
