@@ -26,7 +26,7 @@ import pathlib
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import ml_collections
@@ -38,7 +38,7 @@ from anatcl_jax.errors import UserError, check_name
 if TYPE_CHECKING:   # what is heavy is imported where it is used: --help need not wait for it
   import pandas
 
-  from anatcl_jax.evaluation.evaluate import Scored, Settings
+  from anatcl_jax.evaluation.evaluate import Settings
   from anatcl_jax.evaluation.results import Evaluation
   from anatcl_jax.evaluation.run import Extent
   from anatcl_jax.evaluation.saliency import Saliency
@@ -70,7 +70,15 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
            known: tuple[dict[str, Task], dict[str, tuple[str, ...]]], out: pathlib.Path,
            command: Sequence[str]) -> Evaluation:
   from anatcl_jax import report
-  from anatcl_jax.evaluation import finished, given_splits, run, sources, write
+  from anatcl_jax.evaluation import (
+    finished,
+    given_splits,
+    identity,
+    run,
+    saved,
+    sources,
+    write,
+  )
   from anatcl_jax.training import curves, networks
   split_path = pathlib.Path(config.splits)
   split_table = given_splits.read(split_path) if config.splits else None
@@ -91,7 +99,8 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
   evaluation = run.run(
       found.cohort, found.encoders, chosen, settings, extent, record,
       finished=done, written=lambda so_far, to_do: write.write_tables(so_far, out, to_do),
-      save=_saver(config, found, set(chosen), record, out) if config.save else None, given=given,
+      save=saved.saver(out / saved.FOLDER, found.cohort, identity.of_sources(found, config.pool),
+                       set(chosen), record) if config.save else None, given=given,
       networks=networks.rows(config, found))
   names = write.write_tables(evaluation, out)
   done.clear()
@@ -101,35 +110,10 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
                          names=config.sections)
   print(''.join(f'note: {note}\n' for note in evaluation.notes), end='', file=sys.stderr)
   print(write.summary(evaluation))
-  kept = _keep_saved(evaluation, out) if config.save else []
+  kept = saved.keep_only(out / saved.FOLDER, evaluation.outcomes) if config.save else []
   print(f'results: {written} (beside it {", ".join([*names, *kept])}, figures/)')
   print(f'next: open {written} in a browser; docs/probe.md says how each figure is made')
   return evaluation
-
-
-def _saver(config: ml_collections.ConfigDict, found: Sources, chosen: set[str],
-           record: dict[str, Any], out: pathlib.Path) -> Callable[[list[Scored]], None]:
-  """Writes the probes of encoders to out/probes; a task that nobody named has none."""
-  from anatcl_jax.evaluation import identity, saved
-  encoders = identity.of_sources(found, config.pool)
-
-  def save(scored: list[Scored]) -> None:
-    for one in scored:
-      if one.outcome.task.name in chosen and one.outcome.features in encoders and one.probes:
-        name = one.outcome.features
-        saved.write(saved.of_scored(one, encoders[name], {
-            'labels': found.cohort.source, 'synthetic': found.cohort.synthetic,
-            'trained_on_synthetic': name in found.cohort.trained_on_synthetic,
-            **{key: record[key] for key in ('command', 'date', 'versions')}}), out / saved.FOLDER)
-  return save
-
-
-def _keep_saved(evaluation: Evaluation, out: pathlib.Path) -> list[str]:
-  """Takes away probes of a run before; returns the folder's name, if there are some."""
-  from anatcl_jax.evaluation import saved
-  saved.clear(out / saved.FOLDER, {
-      saved.name_of(one.task.name, one.features, one.estimator) for one in evaluation.outcomes})
-  return [f'{saved.FOLDER}/'] if any((out / saved.FOLDER).glob('*.json')) else []
 
 
 def check(config: ml_collections.ConfigDict, data_dir: str = '') -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import urllib.parse
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,10 @@ import safetensors.numpy
 from anatcl_jax import __version__, outputs
 from anatcl_jax.errors import UserError, listed
 from anatcl_jax.evaluation import brain_age, fitted
+from anatcl_jax.evaluation.cohort import Cohort
 from anatcl_jax.evaluation.evaluate import Scored
 from anatcl_jax.evaluation.fitted import FittedProbe
+from anatcl_jax.evaluation.results import Outcome
 from anatcl_jax.evaluation.tasks import BRAIN_AGE
 
 FOLDER = 'probes'
@@ -172,11 +175,27 @@ def read(path: pathlib.Path) -> SavedProbe:
   return saved
 
 
-def clear(folder: pathlib.Path, keep: set[str]) -> None:
-  """Takes away probes of runs before; `keep` are names without ending."""
-  for path in folder.glob('*') if folder.is_dir() else ():
+def saver(folder: pathlib.Path, cohort: Cohort, encoders: dict[str, list[dict[str, Any]]],
+          tasks: set[str], made: dict[str, Any]) -> Callable[[list[Scored]], None]:
+  """What writes the probes of `encoders` (identity.of_sources) for some tasks, as each is done."""
+  def save(scored: list[Scored]) -> None:
+    for one in scored:
+      name = one.outcome.features
+      if one.outcome.task.name in tasks and name in encoders and one.probes:
+        write(of_scored(one, encoders[name], {
+            'labels': cohort.source, 'synthetic': cohort.synthetic,
+            'trained_on_synthetic': name in cohort.trained_on_synthetic,
+            **{key: made[key] for key in ('command', 'date', 'versions')}}), folder)
+  return save
+
+
+def keep_only(folder: pathlib.Path, outcomes: Sequence[Outcome]) -> list[str]:
+  """Takes away probes of runs before; returns the folder's name, if probes are there."""
+  keep = {name_of(one.task.name, one.features, one.estimator) for one in outcomes}
+  for path in folder.glob('*'):
     if path.suffix in _ENDINGS and path.stem not in keep and outputs.is_own(path):
       path.unlink()
+  return [f'{folder.name}/'] if any(folder.glob('*.json')) else []
 
 
 def _plain(value: float) -> float | None:
