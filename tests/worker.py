@@ -93,6 +93,8 @@ def run(argv: list[str], output: pathlib.Path, devices: int, cache: pathlib.Path
   descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
   os.dup2(descriptor, 1)
   os.dup2(descriptor, 2)
+  # What is compared bit by bit is compiled as it is for users.
+  os.environ.pop('XLA_FLAGS', None)
   import jax
 
   from anatcl_jax import main, models
