@@ -81,7 +81,8 @@ def check_registered(figures: Quality, with_gray: float) -> None:
                     f'{figures.correlation_template:.2f} with its T1); maps need no `prepare t1`')
   if figures.correlation_template < _LEAST_CORRELATION:
     raise UserError(f'its correlation with the template is {figures.correlation_template:.2f} '
-                    'after registration; is it T1-weighted, and is its orientation right?')
+                    'after registration; is it T1-weighted, of a whole head, and is its '
+                    'orientation right?')
   if figures.dice_template < _LEAST_DICE:
     raise UserError(f'it does not register: Dice {figures.dice_template:.2f} with the template\'s '
                     'brain; is it a whole head, and is the orientation in its header right?')
