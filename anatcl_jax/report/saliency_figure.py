@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 
 from anatcl_jax.evaluation.saliency import Saliency
@@ -32,7 +34,7 @@ def picture(saliency: Saliency) -> Picture:
         drawn = draw_slice(panel, one, across, index, largest)
         millimetres = saliency.affine[across, across] * index + saliency.affine[across, 3]
         panel.set_title(f'{plane}, {"xyz"[across]} = {millimetres:.0f} mm', fontsize=8)
-      axes[len(_SHARES) * i + j, 0].set_ylabel(one.features, fontsize=10)
+      axes[len(_SHARES) * i + j, 0].set_ylabel(textwrap.fill(one.features, 16), fontsize=9)
   figure.colorbar(drawn, ax=axes, shrink=0.6, extend='max',
                   label='saliency (1: its mean over the brain)')
   levels = '; '.join(f'{one.features} {one.level:.3g}' for one in shown)
