@@ -60,5 +60,5 @@ def test_every_call_of_the_table_is_there():
     module, _, name = call.rpartition('.')
     assert callable(getattr(importlib.import_module(f'anatcl_jax.{module}'), name)), call
   beyond = importlib.import_module('anatcl_jax.report.beyond')
-  for name in ('learning_curves', 'leakage', 'left_out_sites', 'reliability'):
+  for name in ('learning_curves', 'leakage', 'left_out_sites', 'reliability', 'scanners'):
     assert f'`{name}`' in rows and callable(getattr(beyond, name))
