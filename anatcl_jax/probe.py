@@ -102,6 +102,8 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
       save=saved.saver(out / saved.FOLDER, found.cohort, identity.of_sources(found, config.pool),
                        set(chosen), record) if config.save else None, given=given,
       networks=networks.rows(config, found))
+  if config.benchmark:
+    evaluation = _with_benchmark(evaluation, found, chosen, settings)
   names = write.write_tables(evaluation, out)
   done.clear()
   written = report.write(evaluation, out,
@@ -114,6 +116,18 @@ def _probe(config: ml_collections.ConfigDict, settings: Settings, extent: Extent
   print(f'results: {written} (beside it {", ".join([*names, *kept])}, figures/)')
   print(f'next: open {written} in a browser; docs/probe.md says how each figure is made')
   return evaluation
+
+
+def _with_benchmark(evaluation: Evaluation, found: Sources, chosen: dict[str, tuple[Task, bool]],
+                    settings: Settings) -> Evaluation:
+  """The evaluation with the tables of BrainFMBench's protocol, on the same scans."""
+  from anatcl_jax.evaluation import brainfmbench
+  print(f'{brainfmbench.NAME}: {len(brainfmbench.SEEDS)} seeds, forests of '
+        f'{brainfmbench.FOREST["n_estimators"]} trees; minutes for each task and encoder',
+        file=sys.stderr)
+  tables, notes = brainfmbench.run(found.cohort, found.encoders, chosen, settings.fewest,
+                                   settings.jobs)
+  return dataclasses.replace(evaluation, csv=tables, notes=(*evaluation.notes, *notes))
 
 
 def check(config: ml_collections.ConfigDict, data_dir: str = '') -> None:
@@ -267,6 +281,7 @@ def _settings(config: ml_collections.ConfigDict) -> tuple[Settings, Extent]:
   check_name(config.saliency, (*saliency.METHODS, 'none'), 'saliency')
   beyond.curve_sizes(config.learning_curve, 100)
   sections.chosen(config.sections)
+  check_name(config.benchmark, ('', 'brainfmbench'), 'benchmark')
   return (Settings(config.folds, config.inner_folds, config.seed, tuple(dict.fromkeys(names)),
                    config.fewest, config.protocol,
                    config.jobs or os.cpu_count() or 1,
@@ -285,7 +300,8 @@ def _out(config: ml_collections.ConfigDict) -> pathlib.Path:
   out = pathlib.Path(config.out or (
       workdir / '-'.join(['probe', *filter(None, [which])])
       if alone and (workdir / 'config.json').is_file() else 'runs/probe'))
-  outputs.check_folder(out, (*write.TABLES, outputs.RECORD, page.PAGE), page.FIGURES,
+  benchmarks = [path.name for path in out.glob('brainfmbench*.csv')]
+  outputs.check_folder(out, (*write.TABLES, *benchmarks, outputs.RECORD, page.PAGE), page.FIGURES,
                        '--config.out')
   if config.save:
     probes = out / saved.FOLDER

@@ -3,6 +3,7 @@
 Arguments follow a colon, joined by commas:
 
     configs/probe.py:demo             the run and SYNTHETIC subjects of configs/pretrain.py:demo
+    configs/probe.py:brainfmbench     age and sex also by the protocol of BrainFMBench
     configs/probe.py:cohort=adni      the tasks of a cohort: openbhb, adni, oasis3, schizconnect,
                                       abide1 (configs/tasks.py)
 
@@ -21,7 +22,7 @@ from anatcl_jax.config import parse_arguments
 
 
 def get_config(arguments=None):
-  chosen = parse_arguments(arguments, demo=False, cohort='demographics')
+  chosen = parse_arguments(arguments, demo=False, brainfmbench=False, cohort='demographics')
   config = ConfigDict()
 
   # What is evaluated; several are separated by commas, each perhaps with a name before an `=`
@@ -63,6 +64,8 @@ def get_config(arguments=None):
                                        # harmonise the task, or pass those scans as they are
   config.protocol = 'auto'             # of people seen in pretraining: auto fits on them and tests
                                        # on the others, cross_validation leaves them out
+  config.benchmark = ''                # brainfmbench: each task also by its random forests, written
+                                       # as its CSV (docs/probe.md)
   config.folds = 5                     # by participant, stratified; from 2
   config.inner_folds = 5               # of the grid search, from 2
   config.fewest = 10                   # people a class, from 2
@@ -90,6 +93,9 @@ def get_config(arguments=None):
                                        # tasks, saliency, comparisons, embedding,
                                        # leakage, sites, labels, reliability, training
 
+  if chosen.brainfmbench:
+    config.benchmark, config.tasks = 'brainfmbench', 'age,sex'
+    config.learning_curve, config.leave_one_site_out, config.saliency = 'none', False, 'none'
   if chosen.demo:
     config.checkpoint = 'trained=runs/pretrain-demo-global-tiny-fold0'
     config.tasks = 'age,sex,site,thickness:lh_superiortemporal'

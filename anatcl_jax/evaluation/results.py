@@ -111,6 +111,7 @@ class Evaluation:
   features: dict[str, np.ndarray]    # name -> [rows of table, F] float32
   synthetic: bool                    # the scans; what encoders were trained on is another fact
   made: dict[str, Any]               # command, versions, config, data, seeds, cards by features
+  csv: dict[str, pandas.DataFrame] = dataclasses.field(default_factory=dict)  # benchmarks', by file
   notes: tuple[str, ...] = ()        # what was left out or held out and why, a sentence each
   trained_on_synthetic: tuple[str, ...] = ()     # names of encoders
   gaps: pandas.DataFrame = dataclasses.field(default_factory=pandas.DataFrame)   # brain_age.GAPS

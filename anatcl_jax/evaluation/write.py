@@ -26,6 +26,7 @@ from anatcl_jax.evaluation.results import (
 )
 from anatcl_jax.evaluation.tasks import METRICS
 
+SCORES_CSV = 'brainfmbench.csv'     # as evaluation.brainfmbench names it
 TABLES = ('results.tsv', 'predictions.tsv', 'comparisons.tsv', 'leakage.tsv',
           'leave_one_site_out.tsv', 'reliability.tsv', 'scanners.tsv',
           'variance_components.tsv', 'learning_curves.tsv', 'brain_age.tsv',
@@ -101,6 +102,7 @@ def write_tables(evaluation: Evaluation, out: pathlib.Path,
       evaluation.gap_groups)))
   texts = {name: as_tsv(table, na_rep='n/a', float_format='%.6g')
            for name, table in tables.items() if len(table)}
+  texts |= {name: table.to_csv(index=False) for name, table in evaluation.csv.items()}
   record = ({'made_by': outputs.MADE_BY, 'files': [*texts, outputs.RECORD]} | evaluation.made
             | {'synthetic': evaluation.synthetic,
                'trained_on_synthetic': evaluation.trained_on_synthetic,
@@ -109,7 +111,8 @@ def write_tables(evaluation: Evaluation, out: pathlib.Path,
   texts[outputs.RECORD] = json.dumps(record, indent=1, default=str) + '\n'
   try:
     out.mkdir(parents=True, exist_ok=True)
-    for name in outputs.recorded(out) & (set(TABLES) - set(texts)):
+    for name in {name for name in outputs.recorded(out) - set(texts)
+                 if name in TABLES or name.endswith('.csv')}:
       (out / name).unlink(missing_ok=True)     # of a run before this one
     for name, text in texts.items():
       temporary = out / f'.{name}.writing'
@@ -131,6 +134,8 @@ def summary(evaluation: Evaluation) -> str:
     else:
       blocks.append(_block(own) + _against_untrained(evaluation, own[0])
                     + _gaps(evaluation, name))
+  if SCORES_CSV in evaluation.csv:
+    blocks.append(_benchmark(evaluation.csv[SCORES_CSV]))
   if len(evaluation.reliability):
     blocks.append('test-retest reliability\n' + _aligned(
         [('', 'identification (chance)', 'ICC(2,1), median (5 % to 95 %)', 'people')]
@@ -152,6 +157,17 @@ def summary(evaluation: Evaluation) -> str:
   if evaluation.synthetic:
     blocks.insert(0, 'SYNTHETIC subjects: figures say that the path works, nothing about people')
   return '\n\n'.join(blocks)
+
+
+def _benchmark(table: pandas.DataFrame) -> str:
+  """BrainFMBench's scores of people held out, mean and deviation over its seeds."""
+  rows = [('', 'task', 'score, SD over seeds', 'ROC-AUC or R2')]
+  for row in table.to_dict('records'):
+    main, more = ('acc', 'auc') if row['test_acc_mean'] == row['test_acc_mean'] else ('mae', 'r2')
+    rows.append((row['model'], row['task'], *(
+        f'{shown(row[f"test_{metric}_mean"])} ± {shown(row[f"test_{metric}_std"])}'
+        for metric in (main, more))))
+  return f'BrainFMBench: balanced accuracy or MAE of people held out\n{_aligned(rows)}'
 
 
 def _block(outcomes: list[Outcome]) -> str:

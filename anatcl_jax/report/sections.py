@@ -12,6 +12,7 @@ from anatcl_jax.errors import UserError, check_name
 from anatcl_jax.evaluation.results import Evaluation
 from anatcl_jax.evaluation.saliency import Saliency
 from anatcl_jax.evaluation.tasks import BRAIN_AGE
+from anatcl_jax.evaluation.write import SCORES_CSV
 from anatcl_jax.report import beyond, brain_age, saliency_figure, scores, style, tables
 from anatcl_jax.report.style import Picture
 
@@ -120,6 +121,18 @@ def _comparisons(found: Found) -> list[Section]:
           'p_holm adjusted over all rows but those against the mean'))]
 
 
+def _benchmark(found: Found) -> list[Section]:
+  scores = found.evaluation.csv.get(SCORES_CSV, pandas.DataFrame())
+  return [Section(
+      'BrainFMBench',
+      'Scores to be set beside those of its leaderboard, of other people and another image each; '
+      'deviations are over seeds that hold out some of the same people, and test nothing.',
+      tables=tables.table(
+          scores.dropna(axis=1, how='all'),
+          'Random forests by the protocol of BrainFMBench: people held out (test), and folds of '
+          'the others (cv) at the share of people that is best'))]
+
+
 def _embedding(found: Found) -> list[Section]:
   return [Section(
       'Embedding',
@@ -174,6 +187,6 @@ def _training(found: Found) -> list[Section]:
 
 
 SECTIONS: dict[str, Callable[[Found], list[Section]]] = {
-    'tasks': _tasks, 'saliency': _saliency, 'comparisons': _comparisons, 'embedding': _embedding,
-    'leakage': _leakage, 'sites': _sites, 'labels': _labels, 'reliability': _reliability,
+    'tasks': _tasks, 'saliency': _saliency, 'comparisons': _comparisons, 'benchmark': _benchmark,
+    'embedding': _embedding, 'leakage': _leakage, 'sites': _sites, 'labels': _labels, 'reliability': _reliability,
     'training': _training}
