@@ -6,13 +6,16 @@ import dataclasses
 import re
 
 import numpy as np
+import pandas
 import pytest
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.metrics import balanced_accuracy_score, mean_absolute_error, roc_auc_score
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from anatcl_jax.evaluation import brainfmbench, tasks
+from anatcl_jax import probe
+from anatcl_jax.errors import UserError
+from anatcl_jax.evaluation import brainfmbench, tasks, write
 from configs.probe import get_config
 from tests.evaluation.probing import cohort_of, features_of
 
@@ -124,3 +127,32 @@ def test_too_few_people_are_said():
   cohort = cohort_of({'sex': np.resize(['M', 'F'], 12), 'age': rng.uniform(20, 80, 12)})
   tables, (note,) = brainfmbench.run(cohort, {}, tasks.choose_tasks('sex', TASKS, COHORTS), 3, 1)
   assert not tables and re.match('not done for BrainFMBench: sex: .*test_size', note)
+
+
+def test_a_probe_writes_its_csv_and_takes_it_away_again(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(brainfmbench, 'SEEDS', (0,))
+  monkeypatch.setattr(brainfmbench, 'FRACTIONS', (1.0,))
+  monkeypatch.setattr(brainfmbench, 'FOREST', brainfmbench.FOREST | {'n_estimators': 3})
+  rng = np.random.default_rng(0)
+  people = pandas.DataFrame({'participant_id': [f'sub-{row:02d}' for row in range(40)],
+                             'age': rng.uniform(20, 80, 40)})
+  people.to_csv(tmp_path / 'NKI.csv', index=False)
+  people.assign(f0=people['age'] + rng.normal(size=40), f1=0.0).drop(columns='age').to_csv(
+      tmp_path / 'ours.tsv', sep='\t', index=False)
+  config = get_config('brainfmbench')
+  config.update({'features': f'{tmp_path}/ours.tsv', 'participants': f'{tmp_path}/NKI.csv',
+                 'tasks': 'age', 'folds': 2, 'inner_folds': 2, 'jobs': 1,
+                 'out': f'{tmp_path}/out'})
+  probe.probe(config)
+  row, = pandas.read_csv(tmp_path / 'out' / 'brainfmbench.csv').to_dict('records')
+  assert (row['dataset'], row['task'], row['model']) == ('NKI', 'age', 'ours')
+  shown = f'ours  age  {write.shown(row["test_mae_mean"])} ± 0.000'
+  assert ' '.join(shown.split()) in ' '.join(capsys.readouterr().out.split())
+  assert '<section id="brainfmbench">' in (tmp_path / 'out' / 'report.html').read_text()
+  config.benchmark = ''
+  probe.probe(config)
+  assert not list((tmp_path / 'out').glob('brainfmbench*'))
+  (tmp_path / 'out' / 'brainfmbench.csv').write_text('a,b\n')       # somebody else's
+  config.benchmark = 'brainfmbench'
+  with pytest.raises(UserError, match='brainfmbench.csv would be replaced'):
+    probe.probe(config)
