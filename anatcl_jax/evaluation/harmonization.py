@@ -112,7 +112,7 @@ def _location_and_scale(z: np.ndarray, one_person: bool) -> tuple[np.ndarray, np
     gamma = (spread * count * mean + scale * prior) / (spread * count + scale)
     squared_error = squares - 2 * gamma * count * mean + count * gamma**2
     scale = (squared_error / 2 + rate) / (count / 2 + shape - 1)
-    if max(np.abs(gamma - before[0]).max(), np.abs(scale / before[1] - 1).max()) < 1e-9:
+    if max(np.abs(gamma - before[0]).max(), np.abs(scale - before[1]).max()) < 1e-9:
       break
   return gamma, np.sqrt(scale)
 

@@ -112,6 +112,7 @@ def test_what_has_little_to_learn_from_stays_finite(change):
   spoilt, beside, _ = two_sites(4 if change == 'two scans a site' else 30, 6)
   if change == 'constant':
     spoilt[:, :2] = 3.3, 0
+    spoilt[beside[:, 0] == 0, 2] = 1     # at one site alone
   if change == 'one site':
     beside[:, 0] = 1
   features = spoilt[:, :1] if change == 'one feature' else spoilt
