@@ -90,8 +90,8 @@ def get_config(arguments=None):
   config.save = False                  # True: the fitted probes too, for `anatcl-jax predict`
   config.out = ''                      # a folder; '': probe/ of the workdir, else runs/probe
   config.sections = 'all'              # of report.html beside its summary and methods, by commas:
-                                       # tasks, saliency, comparisons, embedding,
-                                       # leakage, sites, labels, reliability, training
+                                       # tasks, saliency, comparisons, benchmark,
+                                       # embedding, leakage, sites, labels, reliability, training
 
   if chosen.brainfmbench:
     config.benchmark, config.tasks = 'brainfmbench', 'age,sex'

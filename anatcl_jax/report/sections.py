@@ -188,5 +188,5 @@ def _training(found: Found) -> list[Section]:
 
 SECTIONS: dict[str, Callable[[Found], list[Section]]] = {
     'tasks': _tasks, 'saliency': _saliency, 'comparisons': _comparisons, 'benchmark': _benchmark,
-    'embedding': _embedding, 'leakage': _leakage, 'sites': _sites, 'labels': _labels, 'reliability': _reliability,
-    'training': _training}
+    'embedding': _embedding, 'leakage': _leakage, 'sites': _sites, 'labels': _labels,
+    'reliability': _reliability, 'training': _training}
