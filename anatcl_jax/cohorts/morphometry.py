@@ -12,6 +12,7 @@ from anatcl_jax.cohorts import atlas as atlases
 from anatcl_jax.errors import UserError, check_name
 
 FREESURFER = 'FreeSurfer'     # and FastSurfer, which measures as it does
+DIGITAL = 'the digital cohort'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,7 +44,7 @@ def make_phantom_shards(settings: phantom.PhantomSettings, out: pathlib.Path, *,
     directory = keep_cohort or pathlib.Path(temporary) / 'cohort'
     paths = phantom.write_cohort(directory, settings, workers)
     cohort = bids.read_cohort(paths.volumes, paths.participants, list(paths.morphometry))
-    cohort = dataclasses.replace(cohort, sources=made, measured_by='the digital cohort')
+    cohort = dataclasses.replace(cohort, sources=made)
     return make_shards(cohort, out, dtype=dtype, workers=workers)
 
 

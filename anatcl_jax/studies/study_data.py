@@ -66,7 +66,6 @@ def make(settings: phantom.PhantomSettings, share: float, out: pathlib.Path) -> 
     cohort = bids.read_cohort(paths.volumes, paths.participants, list(paths.morphometry))
     bins = (cohort.table['age'].astype(float) // _BIN * _BIN).astype(int).astype(str)
     cohort = dataclasses.replace(cohort, table=cohort.table.assign(age_bin=bins),
-                                 measured_by='the digital cohort',
                                  sources=record | {'share': share})
     seen = cohort.table[(cohort.table['split'] == 'train')]['participant_id'].unique()
     chosen = set(seen[:round(share * len(seen))])

@@ -15,6 +15,7 @@ from anatcl_jax.data.make_shards import make_shards
 
 
 def test_figures(shard_set, tmp_path, capsys):
+  assert shard_set.measured_by == 'the digital cohort'     # of its tables, read as a real cohort's
   prepare.main(['inspect', str(shard_set.directory), '--sheet', str(tmp_path / 'a.png')])
   text = capsys.readouterr().out
   ages = shard_set.table['age']
