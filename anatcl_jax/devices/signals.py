@@ -9,14 +9,26 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 from anatcl_jax.errors import Stopped
 
+_AGAIN = 0.05     # seconds
+
 # A scheduler's end; Ctrl-C; a terminal or connection that closes; a scheduler's notice.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+
+
+class _Outside(Stopped):
+  """A signal came before there was anything to save."""
+
+  def __init__(self, number: int):
+    super().__init__(f'{signal.Signals(number).name} outside of training; the same command goes on '
+                     'from the last checkpoint')
+    self.number = number
 
 
 class StopSignal:
@@ -55,13 +67,25 @@ class StopSignal:
 
 
 def stop_at_once() -> None:
-  """Before there is anything to save, signals end the process with Stopped."""
+  """Before there is anything to save, signals end the process with Stopped.
+
+  Also where Python passes over what a handler raises, as in callbacks of the garbage collector, of
+  which JAX has one: the signal comes again until it is heard.
+  """
+  passed_over = sys.unraisablehook
+
+  def hook(unraisable) -> None:
+    if isinstance(unraisable.exc_value, _Outside):
+      number = unraisable.exc_value.number
+      threading.Timer(_AGAIN, os.kill, (os.getpid(), number)).start()
+    else:
+      passed_over(unraisable)
 
   def stop(number: int, frame: FrameType | None) -> None:
     del frame
-    raise Stopped(f'{signal.Signals(number).name} outside of training; the same command goes on '
-                  'from the last checkpoint')
+    raise _Outside(number)
 
+  sys.unraisablehook = hook
   for number in _ours():
     signal.signal(number, stop)
 

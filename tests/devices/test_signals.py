@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -42,13 +44,47 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on(training_set, small_m
 
 
 def test_before_the_first_step_a_signal_ends_the_process_at_once():
-  before = {number: signal.getsignal(number) for number in signals.SIGNALS}
-  try:
-    signals.stop_at_once()
+  with _ends_at_once():
     for number in signals.SIGNALS:
       with pytest.raises(Stopped, match=f'{number.name} outside of training'):
         os.kill(os.getpid(), number)
+
+
+def test_a_signal_is_heard_that_came_where_python_passes_over_exceptions():
+  """As JAX's callback of the garbage collector is one; what others raise there is theirs."""
+  sent, told = [], []
+
+  def collected(phase, _):
+    if phase == 'stop' and not sent:
+      sent.append(True)
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  class Fails:
+    def __del__(self):
+      raise ValueError('of somebody else')
+
+  hook, sys.unraisablehook = sys.unraisablehook, lambda one: told.append(str(one.exc_value))
+  gc.callbacks.append(collected)
+  try:
+    with _ends_at_once(), pytest.raises(Stopped, match='SIGTERM outside of training'):
+      Fails()
+      gc.collect()
+      time.sleep(10)
   finally:
+    gc.callbacks.remove(collected)
+    sys.unraisablehook = hook
+  assert sent and told == ['of somebody else']
+
+
+@contextlib.contextmanager
+def _ends_at_once():
+  before = {number: signal.getsignal(number) for number in signals.SIGNALS}
+  hook = sys.unraisablehook
+  try:
+    signals.stop_at_once()
+    yield
+  finally:
+    sys.unraisablehook = hook
     for number, handler in before.items():
       signal.signal(number, handler)
 
