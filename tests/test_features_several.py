@@ -132,7 +132,7 @@ def test_the_probe_takes_each_encoder_of_a_table_and_all_side_by_side(tmp_path):
                                 [np.hstack([made['folds']['g-0'], made['folds']['g-1']])])
   np.testing.assert_array_equal(found.encoders['untrained'], list(made['untrained'].values()))
   evaluation = types.SimpleNamespace(
-      table=found.cohort.table, synthetic=False, trained_on_synthetic=(),
+      table=found.cohort.table, outcomes=(), synthetic=False, trained_on_synthetic=(),
       features={name: values[0] for name, values in found.encoders.items()})
   assert [picture.name for picture in beyond.embedding(evaluation)] == [    # names of files
       'embedding-folds', 'embedding-folds--g-0', 'embedding-folds--g-1', 'embedding-plain']

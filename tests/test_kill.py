@@ -79,7 +79,7 @@ def interrupt_many(runner, whole, directory, number, times, seed, codes) -> list
 
 
 def test_a_killed_run_ends_in_the_same_parameters(runner, whole, tmp_path):
-  interrupt_many(runner, whole, tmp_path, signal.SIGKILL, 3, seed=0, codes={-signal.SIGKILL, 0})
+  interrupt_many(runner, whole, tmp_path, signal.SIGKILL, 2, seed=0, codes={-signal.SIGKILL, 0})
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pandas
 
 from anatcl_jax.cohorts import ages, identifiers, tables
 from anatcl_jax.cohorts import atlas as atlases
-from anatcl_jax.cohorts.morphometry import DIGITAL, Morphometry
+from anatcl_jax.cohorts.morphometry import DIGITAL, FREESURFER, Morphometry
 from anatcl_jax.cohorts.origins import Origin
 from anatcl_jax.cohorts.phenotypes import ScanKey
 from anatcl_jax.cohorts.volumes import VolumeSource
@@ -147,7 +147,9 @@ def join(scans: tuple[Scan, ...], table: pandas.DataFrame, participants: str,
   joined = table.iloc[[0 if row is None else row for row in rows]].reset_index(drop=True)
   joined['participant_id'] = [scan.participant_id for scan in scans]
   joined['session'] = [scan.session for scan in scans]
-  measured_by = (DIGITAL if synthetic else measured.measured_by) if measured else ''
+  measured_by = measured.measured_by if measured else ''
+  if synthetic and measured_by == FREESURFER:     # whose files the digital cohort's look like
+    measured_by = DIGITAL
   return Cohort(scans, joined, values, atlas, measures, sources, synthetic, tuple(problems),
                 measured_by=measured_by)
 

@@ -19,6 +19,7 @@ from anatcl_jax.evaluation.results import (
   FOLDS,
   GIVEN,
   HARMONISED,
+  METRIC_NAMES,
   SEEN_AND_UNSEEN,
   UNSEEN_FOLDS,
   Outcome,
@@ -141,7 +142,8 @@ def first_variant(tried: list[Scored]) -> Scored:
   if len(tried) == 1:
     return first
   scores = [one.outcome.score[metric] for one in tried]
-  note = (f'{first.outcome.features}: seed 0 of {len(tried)} stands for it; {metric} of all '
+  note = (f'{first.outcome.features}: seed 0 of {len(tried)} stands for it; '
+          f'{METRIC_NAMES.get(metric, metric)} of all '
           + ', '.join(f'{value:.3g}' for value in scores) + f' (mean {np.mean(scores):.3g})')
   outcome = dataclasses.replace(first.outcome, seeds=len(tried),
                                 note='; '.join(filter(None, [first.outcome.note, note])))

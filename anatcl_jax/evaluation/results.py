@@ -31,6 +31,15 @@ def is_derived(name: str) -> bool:
   return name != plain(name)
 
 
+# Metrics as people write them.
+METRIC_NAMES = {
+    'mae': 'MAE', 'r2': 'R2', 'pearson_r': 'r', 'balanced_accuracy': 'balanced accuracy',
+    'roc_auc': 'ROC-AUC', 'average_precision': 'average precision',
+    'challenge_score': 'challenge score', 'mae_external': 'MAE external',
+    'mae_internal': 'MAE internal', 'r2_external': 'R2 external', 'r2_internal': 'R2 internal',
+    'site_balanced_accuracy': 'balanced accuracy of site'}
+
+
 # How people were split, of an outcome: who was fitted on, who predicted.
 FOLDS = 'folds'                      # cross-validation
 UNSEEN_FOLDS = 'unseen_folds'        # the same, without people seen in pretraining

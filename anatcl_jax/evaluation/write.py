@@ -16,6 +16,7 @@ from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation.results import (
   BESIDE,
   COVARIATES,
+  METRIC_NAMES,
   UNTRAINED,
   Evaluation,
   Outcome,
@@ -33,12 +34,6 @@ TABLES = ('results.tsv', 'predictions.tsv', 'comparisons.tsv', 'leakage.tsv',
           'brain_age_groups.tsv')
 PREDICTIONS = ('participant_id', 'session', 'task', 'features', 'estimator', 'fold', 'truth',
                'prediction', 'true_class', 'predicted_class', 'probability')
-METRIC_NAMES = {
-    'mae': 'MAE', 'r2': 'R2', 'pearson_r': 'r', 'balanced_accuracy': 'balanced accuracy',
-    'roc_auc': 'ROC-AUC', 'average_precision': 'average precision',
-    'challenge_score': 'challenge score', 'mae_external': 'MAE external',
-    'mae_internal': 'MAE internal', 'r2_external': 'R2 external', 'r2_internal': 'R2 internal',
-    'site_balanced_accuracy': 'balanced accuracy of site'}
 
 
 def results_table(evaluation: Evaluation) -> pandas.DataFrame:

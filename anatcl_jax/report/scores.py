@@ -6,9 +6,14 @@ import numpy as np
 from sklearn.metrics import auc, confusion_matrix, roc_curve
 
 from anatcl_jax.evaluation import estimators
-from anatcl_jax.evaluation.results import Outcome, is_baseline, is_derived, score_and_sd
+from anatcl_jax.evaluation.results import (
+  METRIC_NAMES,
+  Outcome,
+  is_baseline,
+  is_derived,
+  score_and_sd,
+)
 from anatcl_jax.evaluation.tasks import METRICS
-from anatcl_jax.evaluation.write import METRIC_NAMES
 from anatcl_jax.report import style
 from anatcl_jax.report.style import Picture
 
@@ -75,7 +80,7 @@ def _intervals(outcomes: list[Outcome], made_up: tuple[bool, bool]) -> Picture:
   axes.set_yticks(range(len(outcomes)), [one.features for one in outcomes])
   axes.invert_yaxis()
   better = 'right' if METRICS[task.kind][metric] else 'left'
-  axes.set_xlabel(f'{style.metric_label(task, metric)}, better to the {better}')
+  axes.set_xlabel(f'{style.metric_label(task, metric)}\nbetter to the {better}')
   if metric == 'balanced_accuracy':
     axes.axvline(1 / len(outcomes[0].classes), color=style.GREY, linestyle=':')
     axes.text(1 / len(outcomes[0].classes), -0.6, ' chance', color=style.GREY, fontsize=8)

@@ -10,8 +10,8 @@ import textwrap
 from collections.abc import Sequence
 
 from anatcl_jax import figures
+from anatcl_jax.evaluation.results import METRIC_NAMES
 from anatcl_jax.evaluation.tasks import Task
-from anatcl_jax.evaluation.write import METRIC_NAMES
 
 # Okabe and Ito's, told apart by colour-blind readers; marks and line styles tell them apart again.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')

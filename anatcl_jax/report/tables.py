@@ -9,15 +9,16 @@ import numpy as np
 import pandas
 
 from anatcl_jax.evaluation.results import (
-  BESIDE,
+  METRIC_NAMES,
   Evaluation,
   Outcome,
   is_baseline,
+  is_derived,
   row_names,
   score_and_sd,
 )
 from anatcl_jax.evaluation.tasks import METRICS
-from anatcl_jax.evaluation.write import METRIC_NAMES, class_counts, shown, shown_p
+from anatcl_jax.evaluation.write import class_counts, shown, shown_p
 from anatcl_jax.report import style
 
 
@@ -79,7 +80,7 @@ def summary(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     best = max if METRICS[own[0].task.kind][metric] else min
     words = []
     for group in (lambda one: not is_baseline(one.features), lambda one: is_baseline(one.features)):
-      members = [one for one in own if group(one) and not one.features.startswith(BESIDE)]
+      members = [one for one in own if group(one) and not is_derived(one.features)]
       if not members:
         words.append('none')
         continue

@@ -229,7 +229,7 @@ def test_the_first_of_several_seeds_stands_for_the_untrained_encoder():
   for seeds in ((middling, bad), (middling, good), (middling, bad, good)):
     one, = evaluate(protocol, {'untrained': seeds}, FEW)
     assert one.outcome.score == alone.outcome.score
-    assert f'seed 0 of {len(seeds)} stands for it; mae of all' in one.outcome.note
+    assert f'seed 0 of {len(seeds)} stands for it; MAE of all' in one.outcome.note
 
 
 def test_parallel_fits_are_the_same():

@@ -157,6 +157,7 @@ def test_impossible_widths():
                    jnp.ones((1, 33, 33, 33, 1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('make', [
     functools.partial(DenseNet3D, (1, 1)), AlexNet3D], ids=['densenet', 'alexnet'])
 def test_training_steps_lower_the_loss_and_move_every_parameter(make):

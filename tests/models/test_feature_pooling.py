@@ -29,7 +29,9 @@ CLOSE = {'rtol': 1e-5, 'atol': 1e-6}
 
 
 @pytest.fixture(scope='module', params=[('tiny', (13, 18, 15)), ('resnet18', (33, 50, 36)),
-                                        ('densenet', (61, 64, 65))], ids=lambda one: one[0])
+                                        pytest.param(('densenet', (61, 64, 65)),
+                                                     marks=pytest.mark.slow)],
+                ids=lambda one: one[0])
 def case(request):
   """An encoder, what it pools of two volumes, and its stages by another way than pooling's."""
   name, shape = request.param

@@ -117,6 +117,7 @@ def _know(cohort, descriptor, how, share=0.0, without=(), ages=None):
   return kernel_knowledge.measure(kernel, weights, known)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('descriptor, how, positives, age, site', [
     ('global', 'zscore', 200.7, 0.63, 0.30), ('rbf', 'minmax_measure', 412.9, 0.75, 0.245),
     ('whitened', 'zscore', 185.4, 0.765, 0.22)])
@@ -132,6 +133,7 @@ def test_known_figures_of_six_sites(openneuro, descriptor, how, positives, age, 
     np.testing.assert_allclose(chance, (0.17, 0.51), atol=0.005)
 
 
+@pytest.mark.slow
 def test_published_readings_draw_everybody_to_everybody(ixi, openneuro):
   assert (len(ixi[0]), len(openneuro[0])) == (558, 518)
   rows = [_know(cohort, descriptor, how, ages=cohort[2]) for cohort in (ixi, openneuro)
@@ -147,6 +149,7 @@ _ROW = re.compile(r'^\| ([\w+]*) \| (\w+) \| (\w+) \| ([\d.]*) \| ([\d.]+) \| ([
                   r'([\d.]*) \| ([\d.]*) \| ([\d.]*) \|$'.replace(' \\| ', r' +\| '), re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name, title, without', [
     ('ixi', '558 participants', ['', 'age+sex']),
     ('openneuro', '518 participants', ['', 'site', 'site+age+sex'])])

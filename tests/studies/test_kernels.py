@@ -150,6 +150,7 @@ def test_one_session_tells_effective_positives_alone():
     kernel_study.one_session(_table([('sub-a', '')], [1]), 'all')
 
 
+@pytest.mark.slow
 def test_one_session_of_six_real_studies(tmp_path, capsys):
   """Thickness and area in tables of two spellings, people whose rows disagree left out."""
   data = _DATA.parent / 'openneuro-destrieux'

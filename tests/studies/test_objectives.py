@@ -42,6 +42,7 @@ def asked() -> tuple[Asked, questions.Scores]:
                                      4)
 
 
+@pytest.mark.slow
 def test_features_that_are_the_thickness_know_it_and_the_disease(asked):
   _, scores = asked
   assert scores['thickness_r2'][0] > 0.97 and scores['thickness_r2_unseen'][0] > 0.97
@@ -52,6 +53,7 @@ def test_features_that_are_the_thickness_know_it_and_the_disease(asked):
   assert scores['disease_auc_40'][0] > 0.97
 
 
+@pytest.mark.slow
 def test_and_not_what_they_do_not_hold(asked):
   """sd of age 17.3, of which a tenth of a millimetre of noise hides a part; chance of two sites."""
   _, scores = asked
@@ -68,6 +70,7 @@ def test_covariates_are_age_and_sex_alone():
   assert scores['thickness_r2'][0] == pytest.approx(0.75 / 3, abs=0.06)
 
 
+@pytest.mark.slow
 def test_replicates_are_the_same_for_all_runs_and_weigh_people(asked):
   people, scores = asked
   assert all(values.shape == (5,) for values in scores.values())

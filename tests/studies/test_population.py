@@ -76,6 +76,7 @@ def test_errors_of_measuring_are_recovered():
   assert abs(both) < 0.35
 
 
+@pytest.mark.slow
 @_HERE
 def test_the_packages_thickness_is_that_of_the_real_people():
   """Fitted again on IXI and ds000174; the long test does so for the sites too."""

@@ -76,6 +76,7 @@ def test_a_number_is_found_and_shuffled_labels_are_not(from_weights, weights, br
   assert np.abs(missed).mean() > 0.9 * np.abs(shuffled - np.median(shuffled)).mean()
 
 
+@pytest.mark.slow
 def test_classes_are_found_and_shuffled_labels_are_not(weights, brightness):
   codes = (brightness > np.quantile(brightness, 0.6)).astype(int)
 
