@@ -221,7 +221,7 @@ def machine() -> dict[str, Any]:
   """The devices and what drives them."""
   import jax
 
-  from anatcl_jax.bench.command import cpu
+  from anatcl_jax.devices.machine import cpu
   first = jax.devices()[0]
   return {'device': first.device_kind if first.platform != 'cpu' else cpu(),
           'platform': first.platform, 'devices': jax.device_count(), 'host': cpu(),

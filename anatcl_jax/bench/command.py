@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import pathlib
-import platform
 import re
 import resource
 import subprocess
@@ -59,15 +57,6 @@ def peak_memory() -> float:
   unit = 1e-6 if sys.platform == 'darwin' else 1.024e-3
   return unit * max(resource.getrusage(who).ru_maxrss
                     for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-
-
-def cpu() -> str:
-  """The processor and its cores, as they call themselves."""
-  try:
-    model = re.search(r'model name\s*: (.*)', pathlib.Path('/proc/cpuinfo').read_text())[1]
-  except (OSError, TypeError):
-    model = platform.processor() or platform.machine()
-  return f'{model}, {os.cpu_count()} cores'
 
 
 def in_own_process(command: Sequence[str], case: str,

@@ -27,8 +27,9 @@ import ml_collections
 import numpy as np
 
 from anatcl_jax import command_line, errors
-from anatcl_jax.bench.command import Figures, cpu
+from anatcl_jax.bench.command import Figures
 from anatcl_jax.config import crop_sizes
+from anatcl_jax.devices.machine import cpu
 from anatcl_jax.errors import UserError
 
 if TYPE_CHECKING:   # what is heavy is imported where it is used: --help need not wait for it

@@ -11,7 +11,8 @@ from __future__ import annotations
 import dataclasses
 import time
 
-from anatcl_jax.bench.command import Figures, cpu, peak_memory, run_command
+from anatcl_jax.bench.command import Figures, peak_memory, run_command
+from anatcl_jax.devices.machine import accelerator
 from anatcl_jax.errors import RunFailure
 
 _VIEWS, _DIMENSION, _SIGMA = 2, 128, 2.0
@@ -68,10 +69,7 @@ def _peak_memory() -> float:
 
 def _machine() -> str:
   import jax
-  device = jax.devices()[0]
-  machine = (cpu() if device.platform == 'cpu'
-             else f'{jax.device_count()} x {device.device_kind}')
-  return f'{machine}; jax {jax.__version__}'
+  return f'{accelerator()}; jax {jax.__version__}'
 
 
 def table(results: list[dict], machine: str) -> str:

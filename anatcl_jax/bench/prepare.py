@@ -20,7 +20,8 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
-from anatcl_jax.bench.command import Figures, cpu, peak_memory, run_command
+from anatcl_jax.bench.command import Figures, peak_memory, run_command
+from anatcl_jax.devices.machine import cpu
 
 if TYPE_CHECKING:   # what is heavy is imported where it is used: --help need not wait for it
   from anatcl_jax.data.shards import ShardSet

@@ -19,7 +19,8 @@ import tempfile
 import time
 
 from anatcl_jax import command_line, errors, outputs, paths
-from anatcl_jax.bench.command import Figures, cpu, in_own_process, peak_memory
+from anatcl_jax.bench.command import Figures, in_own_process, peak_memory
+from anatcl_jax.devices.machine import cpu
 from anatcl_jax.errors import UserError
 
 SMOOTHED = 6.0      # mm FWHM, as VBM maps often are

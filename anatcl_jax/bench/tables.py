@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 from anatcl_jax.bench import counts
-from anatcl_jax.bench.command import cpu
+from anatcl_jax.devices.machine import cpu
 
 Results = list[dict[str, Any]]
 

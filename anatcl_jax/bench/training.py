@@ -25,8 +25,9 @@ import sys
 from typing import Any
 
 from anatcl_jax import command_line, errors, outputs
-from anatcl_jax.bench.command import Figures, cpu, in_own_process
+from anatcl_jax.bench.command import Figures, in_own_process
 from anatcl_jax.config import crop_sizes, encoder_options
+from anatcl_jax.devices.machine import cpu
 from anatcl_jax.errors import UserError
 
 _OPENBHB = (121, 145, 121)

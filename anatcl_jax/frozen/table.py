@@ -6,12 +6,10 @@ are never averaged: what the third feature of one training means is not what it 
 
 from __future__ import annotations
 
-import importlib.metadata
 import itertools
 import json
 import os
 import pathlib
-import platform
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -19,9 +17,10 @@ from typing import Any
 import numpy as np
 import pandas
 
-from anatcl_jax import __version__, outputs
+from anatcl_jax import outputs
 from anatcl_jax.cohorts import tables, write_tables
 from anatcl_jax.cohorts.volumes import first_line
+from anatcl_jax.devices import machine
 from anatcl_jax.errors import UserError
 from anatcl_jax.weights.choice import NAME
 
@@ -113,9 +112,7 @@ def write_table(path: str | pathlib.Path, identifiers: pandas.DataFrame,
 
 def write_description(table: pathlib.Path, content: dict[str, Any]) -> pathlib.Path:
   """Writes how a table was made, and by which versions, to the JSON beside it."""
-  versions = {name: importlib.metadata.version(name)
-              for name in ('jax', 'flax', 'numpy', 'nibabel', 'scipy')}
-  versions |= {'anatcl_jax': __version__, 'python': platform.python_version()}
+  versions = machine.versions('jax', 'flax', 'numpy', 'nibabel', 'scipy')
   path = table.with_suffix('.json')
   temporary = path.with_name('.' + path.name + '.new')
   temporary.write_text(json.dumps(

@@ -193,6 +193,7 @@ def make_row(config: ml_collections.ConfigDict, own: ml_collections.ConfigDict |
   import sklearn
   import threadpoolctl
 
+  from anatcl_jax.devices import machine
   from anatcl_jax.studies import questions
   began, spent = time.monotonic(), time.process_time()
   if run.objective in BASELINES:
@@ -210,7 +211,9 @@ def make_row(config: ml_collections.ConfigDict, own: ml_collections.ConfigDict |
         config.replicates, known=('age', 'sex') if run.objective == 'covariates' else ())
   return {'objective': run.objective, 'seed': run.seed,
           'minutes': round((time.monotonic() - began) / 60, 2),
-          'cpu_minutes': round((time.process_time() - spent) / 60, 2), 'training': last,
+          'cpu_minutes': round((time.process_time() - spent) / 60, 2),
+          'machine': machine.accelerator(),
+          'versions': machine.versions('jax', 'flax', 'numpy', 'scikit-learn'), 'training': last,
           'scores': {name: [float(f'{value:.4g}') for value in values]
                      for name, values in scores.items()}}
 
