@@ -82,9 +82,9 @@ def get_config(arguments=None):
   config.pretraining = 0.6             # share of the people of seen sites; one scan of each
 
   # What is trained: a config of pretraining and keys, and for each objective its own
-  config.training = ('--config.encoder=tiny --config.precision=float32 --config.epochs=20 '
+  config.training = ('--config.encoder=tiny --config.precision=float32 --config.epochs=100 '
                      '--config.batch_size=64 --config.learning_rate=1e-3 --config.num_folds=20 '
-                     '--config.heldout_every_epochs=20 --config.checkpoint_every_epochs=20 '
+                     '--config.heldout_every_epochs=100 --config.checkpoint_every_epochs=25 '
                      '--config.keep_checkpoints=1 --config.log_every_steps=20')
   config.objectives = ConfigDict(OBJECTIVES)
   config.seeds = 3                     # of an objective ...
@@ -99,7 +99,8 @@ def get_config(arguments=None):
 
   if chosen.demo:
     config.phantom.update({'subjects': 160, 'spacing': 12.0, 'sites': 4, 'held_out_sites': 2})
-    config.training = config.training.replace('=20', '=3').replace('=64', '=16')
+    for long, short in (('=100 ', '=3 '), ('=25 ', '=3 '), ('=20', '=3'), ('=64', '=16')):
+      config.training = config.training.replace(long, short)
     config.objectives = ConfigDict({name: OBJECTIVES[name] for name in ('untrained', 'rbf-10')})
     config.seeds = config.more_seeds = 1
     config.matter, config.labels = '', '25'

@@ -103,7 +103,7 @@ def test_every_objective_of_the_config_is_a_run_of_pretraining():
   for name, line in config.objectives.items():
     own = objectives.config_of(name, line, config.training)
     check_values(own)
-    assert own.encoder == 'tiny' and own.epochs == 20 and own.batch_size == 64
+    assert own.encoder == 'tiny' and own.epochs == 100 and own.batch_size == 64
   simclr = objectives.config_of('simclr', config.objectives.simclr, config.training)
   assert {name for name, term in simclr.loss.terms.items() if term.weight} == {'participant_id'}
   assert simclr.loss.method == 'supcon' and simclr.augment == 'all'
