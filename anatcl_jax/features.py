@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.f
     from absl import logging
 
     from anatcl_jax.devices import presence
-    from anatcl_jax.frozen import image_encoder
+    from anatcl_jax.frozen import extract, image_encoder
     from anatcl_jax.weights import choice
     logging.set_verbosity(logging.ERROR)    # Orbax warns of what is no fault
     _check(options)
@@ -97,6 +97,9 @@ def main(arguments: list[str] | None = None, prog: str = 'python -m anatcl_jax.f
     else:
       inputs, synthetic = _records(options.data_dir)
     presence.warn_of_unused_gpu()
+    for note in dict.fromkeys(extract.engine_note(encoder.weights, options.precision)
+                              for encoder in encoders.values()):
+      print(f'note: {note}', file=sys.stderr)
     with lock.alone_with(options.out, 'choose another --out'):
       left_out = _make(encoders, inputs, options, synthetic, [*prog.split(), *arguments])
   if left_out:

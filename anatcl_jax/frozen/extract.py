@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import functools
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,7 @@ from anatcl_jax.data.arrange import Arrangement
 from anatcl_jax.data.shards import ShardSet
 from anatcl_jax.devices import parallel
 from anatcl_jax.errors import check_name
-from anatcl_jax.models import feature_pooling
+from anatcl_jax.models import feature_pooling, resnet3d_openvino
 from anatcl_jax.models.convolution import compiler_options
 from anatcl_jax.models.feature_pooling import MEAN
 from anatcl_jax.progress import progress_bar
@@ -38,9 +40,9 @@ def frozen(weights: Weights, *, precision: str = 'float32', pool: str = MEAN,
            mesh: jax.sharding.Mesh | None = None) -> Callable[[np.ndarray], np.ndarray]:
   """The encoder of some weights as a function of volumes [N, X, Y, Z] to float32 features [N, F].
 
-  It is compiled once a shape. A row is the same, up to float32 rounding, whatever the other rows
-  and the number of devices. With several processes each gives its own rows, all as many, and gets
-  the rows of all, in the order of the processes.
+  It is compiled once a shape, by what `engine` says. A row is the same, up to float32 rounding,
+  whatever the other rows and the number of devices. With several processes each gives its own rows,
+  all as many, and gets the rows of all, in the order of the processes.
 
   Args:
     precision: what the encoder computes in; float32 is full float32 on GPU and TPU too, where
@@ -74,6 +76,48 @@ def frozen(weights: Weights, *, precision: str = 'float32', pool: str = MEAN,
     rows = np.asarray(compiled(variables, parallel.shard_rows(padded, mesh)))
     rows = rows.reshape(-1, len(padded), rows.shape[-1])         # [process, row, F]
     return rows[:, :len(volumes)].reshape(-1, rows.shape[-1])
+
+  return (_by_openvino(encoder, weights.variables, pool, features)
+          if _has_openvino(encoder, mesh) else features)
+
+
+def engine(weights: Weights, precision: str = 'float32',
+           mesh: jax.sharding.Mesh | None = None) -> str:
+  """What `frozen` computes by, and its version: JAX, or OpenVINO on a CPU that is one device."""
+  encoder = models.get_encoder(weights.encoder, **encoder_options(weights.card),
+                               dtype=jnp.dtype(precision))
+  if _has_openvino(encoder, mesh or parallel.make_mesh(jax.device_count())):
+    return f'OpenVINO {resnet3d_openvino.version()}'
+  return f'JAX {jax.__version__}'
+
+
+def engine_note(weights: Weights, precision: str = 'float32') -> str:
+  """A sentence with the engine, and with the faster one where that is not installed."""
+  text = f'encoded by {engine(weights, precision)} on {jax.default_backend().upper()}'
+  if (jax.default_backend() == 'cpu' and precision == 'float32'
+      and weights.encoder.startswith('resnet') and not resnet3d_openvino.is_installed()):
+    text += '; with OpenVINO in about half the time: pip install openvino'
+  return text
+
+
+def _has_openvino(encoder: nn.Module, mesh: jax.sharding.Mesh) -> bool:
+  return (mesh.size == 1 and mesh.devices.flat[0].platform == 'cpu'
+          and resnet3d_openvino.can_run(encoder))
+
+
+def _by_openvino(encoder: nn.Module, variables: dict[str, Any], pool: str,
+                 otherwise: Callable[[np.ndarray], np.ndarray]
+                 ) -> Callable[[np.ndarray], np.ndarray]:
+  """`frozen` by OpenVINO; otherwise volumes whose values it would not tell from an overflow."""
+  run = resnet3d_openvino.frozen(encoder, jax.device_get(variables), with_stages=pool != MEAN)
+  of_stages = jax.jit(functools.partial(feature_pooling.of_stages, pool=pool))
+
+  def features(volumes: np.ndarray) -> np.ndarray:
+    volumes = np.asarray(volumes, np.float32)
+    if not max(-volumes.min(), volumes.max()) < resnet3d_openvino.LARGEST:   # NaN too
+      return otherwise(volumes)
+    own, *stages = run(volumes)
+    return np.asarray(of_stages(own, stages)) if stages else own
 
   return features
 

@@ -78,7 +78,7 @@ class Encoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
         f'  grid       {grid}' + (f', at {self.spacing:g} mm' if self.spacing else ''),
         f'  axes       {self.arrangement.axes}', f'  crop       {self.arrangement.crop}',
         f'  pad        {self.arrangement.pad}', f'  precision  {self.precision}',
-        f'  pool       {self.pool}'])
+        f'  pool       {self.pool}', f'  computed   by {self.engine}'])
 
   def __setattr__(self, name: str, value: Any) -> None:
     # scikit-learn leaves notes of its own, with an underscore, on what stands in a Pipeline.
@@ -126,6 +126,11 @@ class Encoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
     """Features [N, F] of arranged volumes [N, X, Y, Z]; compiled once a shape."""
     return extract.frozen(self.weights, precision=self.precision, pool=self.pool)
 
+  @functools.cached_property
+  def engine(self) -> str:
+    """What computes them, and its version: JAX or OpenVINO, see extract.engine."""
+    return extract.engine(self.weights, self.precision)
+
   def read(self, source: VolumeSource) -> np.ndarray:
     """A volume as the encoder sees it, float32 [X, Y, Z].
 
@@ -154,7 +159,8 @@ class Encoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
     """The settings, the card, and which columns are what, as JSON."""
     card = {name: value for name, value in self.weights.card.items() if name != 'features_range'}
     columns = [dataclasses.asdict(part) for part in self.layout()] if self.pool != MEAN else []
-    return self.settings() | {'card': card} | ({'columns': columns} if columns else {})
+    return self.settings() | {'engine': self.engine, 'card': card} | (
+        {'columns': columns} if columns else {})
 
   def checked_card(self) -> dict[str, Any]:
     """The card for checks of features: ranges of the last stage's mean are of nothing else."""

@@ -61,11 +61,15 @@ def pooled(encoder: nn.Module, variables: dict[str, Any], x: jax.Array, pool: st
   names = checked(pool)
   if names == (MEAN,):
     return encoder.apply(variables, x, False)
-  own, stages = _with_stages(encoder, variables, x)
+  return of_stages(*_with_stages(encoder, variables, x), pool)
+
+
+def of_stages(own: jax.Array, stages: list[jax.Array], pool: str) -> jax.Array:
+  """The same from an encoder's own features and what its stages end with."""
   values = {MEAN: lambda: own,
             'levels': lambda: jnp.concatenate([block_means(stage) for stage in stages], 1),
             'covariance': lambda: covariances(stages[_of_covariance(stages)])}
-  return jnp.concatenate([values[name]() for name in names], 1)
+  return jnp.concatenate([values[name]() for name in checked(pool)], 1)
 
 
 def layout(encoder: nn.Module, pool: str) -> list[Part]:
