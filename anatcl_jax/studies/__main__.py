@@ -15,6 +15,8 @@ COMMANDS = {
                 'real and digital morphometry side by side, and where they disagree most'),
     'objectives': ('anatcl_jax.studies.objectives',
                    'which objective knows anatomy and disease? on people of known truth'),
+    'page': ('anatcl_jax.studies.study_page',
+             'the page and figures of a study of objectives, from its results file alone'),
 }
 
 

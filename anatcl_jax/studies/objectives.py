@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gzip
 import json
 import pathlib
 import shlex
 import shutil
 import sys
 import time
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from anatcl_jax import command_line, config_files, errors, lock, outputs
@@ -86,7 +88,7 @@ def config_of(objective: str, line: str, training: str) -> ml_collections.Config
 
 
 def read_results(path: pathlib.Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-  """What a study's runs share, and their rows; nothing of a file that is not there.
+  """What a study's runs share, and their rows, of .jsonl or .gz; nothing where no file is.
 
   Raises:
     UserError: it is damaged.
@@ -94,9 +96,10 @@ def read_results(path: pathlib.Path) -> tuple[dict[str, Any], list[dict[str, Any
   if not path.is_file():
     return {}, []
   try:
-    first, *rows = (json.loads(line) for line in path.read_text().splitlines())
+    content = gzip.decompress(path.read_bytes()) if path.suffix == '.gz' else path.read_bytes()
+    first, *rows = map(json.loads, content.splitlines())
     return first['study'], rows
-  except (ValueError, KeyError, TypeError):
+  except (ValueError, KeyError, TypeError, EOFError, zlib.error, gzip.BadGzipFile):
     raise UserError(f'{path}: is no results file of this study, or damaged; move it away') from None
 
 

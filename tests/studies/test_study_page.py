@@ -1,0 +1,255 @@
+"""The page of a study: intervals, sentences and cells by hand, and files that are damaged."""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+
+import numpy as np
+import pytest
+
+from anatcl_jax.errors import UserError
+from anatcl_jax.studies import comparison, findings, results, study_figures, study_page
+from anatcl_jax.studies.comparison import Estimate
+from anatcl_jax.studies.findings import Finding, Verdict
+from anatcl_jax.studies.results import BY_NAME
+
+SETTINGS = {'phantom': {'subjects': 1200, 'sites': 8, 'held_out_sites': 3, 'confounded': 'site'},
+            'pretraining': 0.6, 'training': '--config.epochs=20', 'folds': 5, 'labels': '25,50',
+            'replicates': 4}
+LINES = {'covariates': '', 'untrained': 'pretrain',
+         'yaware': 'pretrain --config.loss.terms.anatomy.weight=0',
+         'global-region': 'pretrain:variant=global',
+         'rbf-10': 'pretrain:variant=rbf,effective_positives=0.1'}
+PEOPLE = np.array([0, -0.01, 0, 0.01, 0.0])     # what each resampling of people adds to all scores
+DISEASE = {'covariates': 0.6, 'untrained': 0.61, 'yaware': 0.7, 'global-region': 0.71,
+           'rbf-10': 0.8}
+
+
+def row(objective: str, seed: int, scores: dict[str, np.ndarray] | None = None) -> dict:
+  """Seeds 0, 1, 2 lie 0.002 apart; covariates have no error of age."""
+  if scores is None:
+    scores = {'disease_auc_unseen': DISEASE[objective] + 0.002 * (seed - 1) + PEOPLE}
+    if objective != 'covariates':
+      scores['age_mae_unseen'] = 7 + 0.1 * (objective == 'rbf-10') + 0.01 * seed + PEOPLE
+  return {'objective': objective, 'seed': seed, 'minutes': 3.0, 'cpu_minutes': 1.5,
+          'training': {'effective_positives/anatomy': 6.3 + seed} if 'rbf' in objective else {},
+          'scores': {name: list(map(float, of)) for name, of in scores.items()},
+          'line': LINES.get(objective, 'pretrain')}
+
+
+def rows() -> list[dict]:
+  return [row(name, seed) for name in LINES for seed in range(1 if name == 'covariates' else 3)]
+
+
+def write(path: pathlib.Path, lines: list[dict], settings: dict = SETTINGS) -> pathlib.Path:
+  head = {'made_by': 'made by anatcl_jax', 'synthetic': True, 'study': settings}
+  path.write_text(''.join(json.dumps(line) + '\n' for line in (head, *lines)))
+  return path
+
+
+@pytest.fixture(scope='module')
+def study(tmp_path_factory) -> results.Results:
+  return results.read(write(tmp_path_factory.mktemp('study') / 'results.jsonl', rows()))
+
+
+# Intervals.
+
+def test_an_interval_over_seeds_and_people_by_hand():
+  """Variances 1 of people (2 degrees) and 3 / 3 of seeds (2): 2, of 4 / (1/2 + 1/2) degrees."""
+  seeds, people = np.sqrt(3) * np.array([[0.0], [1], [2]]), np.array([0, -1.0, 0, 1])
+  one = comparison.estimate(seeds + people)
+  assert one.value == pytest.approx(math.sqrt(3)) and one.over_seeds
+  assert one.high - one.value == pytest.approx(2.776445 * math.sqrt(2))     # t of 4 degrees
+  alone = comparison.estimate(people[None], seedless=True)
+  assert alone.over_seeds and alone.high == pytest.approx(4.302653)         # t of 2 degrees
+  lonely = comparison.estimate(people[None])
+  assert not lonely.over_seeds and math.isnan(lonely.p) and lonely.high == alone.high
+
+
+def test_differences_are_paired_over_people_and_not_over_seeds():
+  """The people's part is the same on both sides and goes; the seeds' is 1 on each."""
+  seeds, people = np.sqrt(3) * np.array([[0.0], [1], [2]]), 50 * np.array([0, -1.0, 0, 1, 3])
+  one = comparison.estimate(4 + seeds + people, seeds + people)
+  assert (one.value, one.high - 4) == pytest.approx((4, 2.776445 * math.sqrt(2)))
+  assert one.p == pytest.approx(0.0474, abs=1e-4)                           # t = 2.828, 4 degrees
+  assert (-one).low == -one.high and (-one).p == one.p
+
+
+def test_intervals_hold_the_truth_where_seeds_are_three():
+  rng, held = np.random.default_rng(0), 0
+  for _ in range(400):
+    score = rng.standard_normal() + rng.standard_normal((3, 1))
+    one = comparison.estimate(np.hstack([score, score + rng.standard_normal(60)]))
+    held += one.low <= 0 <= one.high
+  assert 0.92 < held / 400 < 0.98
+
+
+# Sentences.
+
+def finding(value: float, half: float, p: float, question: str = 'disease_auc_unseen',
+            name: str = 'a', over_seeds: bool = True) -> Finding:
+  return Finding(name, BY_NAME[question],
+                 Estimate(value, value - half, value + half, p, over_seeds), p)
+
+
+@pytest.mark.parametrize(('value', 'half', 'p', 'verdict'), [
+    (0.05, 0.01, 0.001, Verdict.BETTER), (0.015, 0.01, 0.01, Verdict.BETTER),
+    (0.01, 0.005, 0.01, Verdict.SLIGHTLY_BETTER), (-0.05, 0.01, 0.001, Verdict.WORSE),
+    (-0.01, 0.005, 0.01, Verdict.SLIGHTLY_WORSE), (0.01, 0.005, 0.06, Verdict.NONE),
+    (0.05, 0.04, 0.06, Verdict.OPEN), (0.0, 0.03, 0.9, Verdict.OPEN)])
+def test_verdicts_by_what_is_shown_and_what_matters(value, half, p, verdict):
+  """In disease 0.02 matters."""
+  assert finding(value, half, p).verdict is verdict
+  assert finding(value, half, p, over_seeds=False).verdict is Verdict.UNKNOWN
+
+
+def test_a_sentence_says_who_is_better_and_by_how_much():
+  found = [finding(0.05, 0.01, 0.001, name='a'), finding(-0.05, 0.01, 0.001, name='b'),
+           finding(0.03, 0.01, 0.001, name='c'), finding(0.001, 0.01, 0.9, name='d')]
+  assert findings.sentence(found, 'y-Aware') == (
+      'better than y-Aware: a by 0.050 (0.040 to 0.060), c by 0.030 (0.020 to 0.040); worse: b; '
+      'no difference that matters: d.')
+  assert findings.sentence(found[3:], 'y').startswith('better than y: none; no difference that')
+
+
+def test_less_is_better_of_errors_and_of_leakage(study):
+  differences = study.differences('yaware', BY_NAME['age_mae_unseen'])
+  assert differences['rbf-10'].value == pytest.approx(-0.1, abs=0.01)     # its error is larger
+
+
+def test_answers_name_the_best_and_how_little_it_is(study):
+  found = findings.findings(study, 'yaware')
+  head, (text,) = findings.answer(study, found, results.WITH_ANATOMY)
+  assert head == 'better in disease'
+  assert text == ('disease: 1 of 2 better; 1 more, by less than matters; the most is rbf-10, '
+                  'by 0.100 (0.095 to 0.105)')
+  head, (text,) = findings.answer(study, found, (results.PUBLISHED,))
+  assert head == 'better, but by less than matters, in disease'
+  assert 'global-region' in text and '0.010 (0.005 to 0.015)' in text
+  assert findings.as_old(found) == ['untrained', 'global-region', 'rbf-10']
+
+
+def test_what_is_supported_is_nowhere_worse(study):
+  """Beside global-region: more of disease; an error of age 0.1 years larger, 0.5 matter."""
+  published = findings.findings(study, 'global-region')
+  assert findings.supported(study, published).objective == 'rbf-10'
+  assert '`rbf-10`' in findings.recommendation(study, published)
+  worse = {**published, 'site_accuracy': [
+      finding(-0.2, 0.1, 0.001, 'site_accuracy', name='rbf-10')]}
+  assert findings.supported(study, worse) is None
+  assert 'supports no other recipe' in findings.recommendation(study, worse)
+
+
+def test_groups_follow_the_lines_of_the_config():
+  from anatcl_jax.config_files import load
+  groups = {name: results.group_of(name, line) for name, line in load('study').objectives.items()}
+  assert {name for name, group in groups.items() if group == results.BASELINES} == {
+      'untrained', 'simclr', 'supervised-age', 'supcon-age-bins'}
+  assert [groups[name] for name in ('yaware', 'expw', 'local-subject', 'whitened-10', 'rbf-03',
+                                    'rbf-10-without-site', 'only-global-region')] == [
+      results.AGE, results.AGE, results.PUBLISHED, results.SHARPER, results.SHARPER,
+      results.RESIDUALISED, results.ANATOMY]
+  assert results.group_of('morphometry', '') == results.BASELINES
+
+
+# The page.
+
+def test_the_page_has_values_intervals_and_marks_worked_out_by_hand(study):
+  """rbf-10: 0.8; of seeds 0.002^2 / 3, of people 2 0.01^2 / 3; t of 3.12 degrees is 3.118."""
+  text = study_page.page(study, pathlib.Path('study.md'), [('study-a.png', 'A figure.')])
+  assert 3.118 * math.sqrt(0.0002 / 3 + 0.000004 / 3) == pytest.approx(0.026, abs=5e-4)
+  assert '| `rbf-10` | 3 | 7.3 | 7.11*<br>' in text
+  assert '0.800*<br><sub>0.774 to 0.826</sub>' in text
+  assert '| `yaware` (reference) | 3 |' in text and '| `covariates` | 1 |  | – |' in text
+  assert 'covariates was not asked or has no answer for age' in text
+  assert '13 runs' not in text and 'runs: 13; 0.7 hours by their clocks, 0.3 of processors' in text
+  assert 'not recorded (13 runs)' in text and '![A figure.](study-a.png)' in text
+  assert 'supports no claim' not in text and '**Does anatomy help?' in text
+
+
+def test_machines_and_versions_come_from_the_rows(tmp_path):
+  lines = rows()
+  lines[0] |= {'machine': '1 x NVIDIA H100', 'versions': {'jax': '0.10.2'}}
+  text = study_page.made(results.read(write(tmp_path / 'r.jsonl', lines)), tmp_path / 'study.md')
+  assert '1 x NVIDIA H100 (1 runs)' in text and 'not recorded (12 runs)' in text
+  assert 'versions: jax 0.10.2' in text
+
+
+def test_what_is_missing_is_said(tmp_path):
+  lines = [one for one in rows() if (one['objective'], one['seed']) not in (
+      ('yaware', 1), ('rbf-10', 1), ('rbf-10', 2))]
+  study = results.read(write(tmp_path / 'r.jsonl', lines))
+  assert 'yaware lacks seed 1' in study.gaps()
+  assert any(gap.startswith('rbf-10 has one seed') for gap in study.gaps())
+  found = findings.findings(study, 'yaware')['disease_auc_unseen']
+  assert {one.objective: one.verdict for one in found}['rbf-10'] is Verdict.UNKNOWN
+  text = study_page.page(study, tmp_path / 'study.md', [])
+  assert 'one seed, nothing claimed: rbf-10' in text
+
+
+def test_a_study_of_demo_size_supports_no_claim(tmp_path):
+  small = SETTINGS | {'phantom': SETTINGS['phantom'] | {'subjects': 160}}
+  lines = [row('untrained', 0), row('rbf-10', 0)]
+  text = study_page.page(results.read(write(tmp_path / 'r.jsonl', lines, small)),
+                         tmp_path / 'study.md', [])
+  assert 'demo size (160 people and 1 seed of an objective) and supports no claim' in text
+  assert 'In short' not in text and 'What holds' not in text
+
+
+def test_the_command_makes_the_same_page_of_the_smaller_file(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(study_figures, 'draw', lambda results: {})
+  source = write(tmp_path / 'results.jsonl', rows())
+  study_page.main([f'--results={source}', f'--out={tmp_path}/page/study.md'], 'page')
+  page = tmp_path / 'page' / 'study.md'
+  text, kept = page.read_text(), page.with_name('study-results.jsonl.gz')
+  before = kept.read_bytes()
+  study_page.main([f'--results={kept}', f'--out={page}'], 'page')
+  assert page.read_text() == text and kept.read_bytes() == before
+  assert 'SYNTHETIC' in text and 'made by anatcl_jax' in text
+
+
+@pytest.mark.parametrize(('change', 'told'), [
+    (lambda one: one.pop('scores'), 'row 3 is not as'),
+    (lambda one: one['scores'].update(disease_auc_unseen=[0.5, 'x', 1, 1, 1]), 'row 3 is not as'),
+    (lambda one: one.update(line=5), 'row 3 is not as'),
+    (lambda one: one['scores'].update(disease_auc_unseen=[0.5, 0.4]), 'row 3 has other resampl'),
+    (lambda one: one.update(seed=0), 'untrained stands twice with seed 0'),
+    (lambda one: one.update(line='pretrain:demo'), 'row 3 has objective untrained by another')])
+def test_damaged_rows_are_named(tmp_path, change, told):
+  lines = rows()
+  change(lines[2])
+  with pytest.raises(UserError, match=told):
+    results.read(write(tmp_path / 'r.jsonl', lines))
+
+
+def test_files_that_are_no_results(tmp_path):
+  with pytest.raises(UserError, match='is not there'):
+    results.read(tmp_path / 'none.jsonl')
+  with pytest.raises(UserError, match='has no row yet'):
+    results.read(write(tmp_path / 'r.jsonl', []))
+  with pytest.raises(UserError, match='damaged'):
+    results.read(write(tmp_path / 's.jsonl', rows(), {'folds': 5}))
+  for name in ('t.jsonl', 't.jsonl.gz'):
+    (tmp_path / name).write_bytes(b'\x1f\x8b\x08\x00rest')
+    with pytest.raises(UserError, match='damaged'):
+      results.read(tmp_path / name)
+
+
+# Figures.
+
+def test_labels_are_moved_apart_and_stay_in_order():
+  for places, gap, moved in (((0.5, 0.1, 0.5), 0.1, (0.45, 0.1, 0.55)), ((1, 1), 0.2, (0.8, 1)),
+                             ((0.3,), 0.2, (0.3,))):
+    np.testing.assert_allclose(study_figures.spread(np.array(places), gap), moved)
+
+
+def test_a_figure_says_SYNTHETIC_and_its_labels_do_not_overlap(study):
+  figure, words = study_figures.age_and_disease(study)
+  assert 'SYNTHETIC' in figure.get_suptitle() and 'intervals' in words
+  figure.draw_without_rendering()
+  boxes = [text.get_window_extent() for text in figure.axes[0].texts
+           if text.get_text() in LINES]
+  assert len(boxes) == 4       # covariates have no age
+  assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
