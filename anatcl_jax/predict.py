@@ -8,8 +8,9 @@ The table must be of the encoder that the probe was fitted on: features of anoth
 another pool, axes or crop, missing columns and values that are no numbers are errors. A row a scan:
 prediction, or predicted_class and probability; of a brain age age, predicted_age, gap (predicted
 less age) and gap_corrected, without what age explains of it. For these, ages are needed: a column
-`age` of the table of features, or --participants. TABLE's name with .json says how it was made.
-docs/probe.md has what a gap is, and is not.
+`age` of the table of features, or --participants. So are site, and what was kept, for a probe of
+harmonised features (TASK-FEATURES+harmonised); a site that it was not fitted on is an error.
+TABLE's name with .json says how it was made. docs/brain-age.md has what a gap is, and is not.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def command_line_parser(prog: str = 'python -m anatcl_jax.predict') -> command_l
   parser.add_argument('--features', required=True, type=pathlib.Path, metavar='TABLE',
                       help='a table of anatcl_jax.features, .tsv or .parquet')
   parser.add_argument('--participants', type=pathlib.Path, metavar='TSV',
-                      help='ages of the same people, for the gap of a brain age')
+                      help='ages of the same people, for the gap of a brain age; their sites, for '
+                           'a probe of harmonised features')
   parser.add_argument('--out', required=True, type=pathlib.Path, metavar='TABLE',
                       help='a new .tsv')
   return parser
@@ -69,7 +71,7 @@ def predict(probe: SavedProbe, features: pathlib.Path,
 
   Raises:
     UserError: the table is not of the encoder that the probe was fitted on, has not its columns, or
-      holds values that are not finite; ages can't be read.
+      holds values that are not finite; ages can't be read; a site is none of a harmonised probe.
   """
   import numpy as np
 
@@ -80,12 +82,19 @@ def predict(probe: SavedProbe, features: pathlib.Path,
   names, notes = identity.matched(features, probe.record['encoders'])
   x = np.concatenate([encoders[name] for name in names], 1)
   keys = list(zip(identifiers['participant_id'], identifiers['session']))
-  estimators.check_finite(str(features), x, [tables.joined_identifier(*key) for key in keys])
-  age = None
+  scans = [tables.joined_identifier(*key) for key in keys]
+  estimators.check_finite(str(features), x, scans)
+  age, table = None, identifiers
+  if participants:
+    table, told = _labels(features, identifiers, participants, ages_needed=probe.is_brain_age)
+    notes += told
   if probe.is_brain_age:
-    age, told = _ages(features, identifiers, participants)
+    age, told = _ages(features, table, participants, scans)
     notes += [*told, *_outside(probe, age)]
-  notes += _elsewhere(probe, x)
+  if probe.coding is not None:
+    x, told = _with_sites(probe, x, features, table, scans)
+    notes += told
+  notes += _elsewhere(probe, probe.harmonised(x))
   predicted = probe.table(x, age)
   kept = [name for name in ('participant_id', 'session', 'file') if name in identifiers]
   return identifiers[kept].reset_index(drop=True).join(predicted), notes
@@ -105,30 +114,65 @@ def said(probe: SavedProbe) -> str:
              and None not in interval else ''))
 
 
-def _ages(features: pathlib.Path, identifiers: pandas.DataFrame,
-          participants: pathlib.Path | None) -> tuple[np.ndarray, list[str]]:
+def _labels(features: pathlib.Path, identifiers: pandas.DataFrame, participants: pathlib.Path,
+            ages_needed: bool) -> tuple[pandas.DataFrame, list[str]]:
+  """The columns of --participants for each scan, over those of the table itself, and notes."""
+  from anatcl_jax.evaluation import cohort as cohorts
+  cohort = cohorts.of_table(participants, ages_needed)
+  notes = list(cohort.notes)
+  cohort, rows = cohorts.join(cohort, {str(features): identifiers})
+  told = cohort.table.set_index(rows[str(features)]).reindex(range(len(identifiers)))
+  own = identifiers.reset_index(drop=True)
+  return told.assign(**{name: own[name] for name in own if name not in told}), notes
+
+
+def _ages(features: pathlib.Path, table: pandas.DataFrame, participants: pathlib.Path | None,
+          scans: list[str]) -> tuple[np.ndarray, list[str]]:
   """The age at each scan, NaN where it is not known, and a note of how many are so."""
   import numpy as np
 
   from anatcl_jax.cohorts import tables
-  from anatcl_jax.evaluation import cohort as cohorts
-  count = len(identifiers)
-  if participants:
-    cohort = cohorts.of_table(participants)
-    notes = list(cohort.notes)
-    cohort, rows = cohorts.join(cohort, {str(features): identifiers})
-    age = np.full(count, np.nan)
-    age[rows[str(features)]] = cohort.table['age'].to_numpy(float)
-  elif 'age' in identifiers:
-    notes, labels = [], [tables.joined_identifier(*key) for key in zip(
-        identifiers['participant_id'], identifiers['session'])]
-    age = tables.numbers(features, identifiers['age'], labels).to_numpy(float)
-  else:
-    return np.full(count, np.nan), [
+  if 'age' not in table:
+    return np.full(len(table), np.nan), [
         f'{features} has no column age, and no --participants is given: ages are predicted, and '
         'there is no gap']
+  age = tables.numbers(participants or features, table['age'], scans).to_numpy(float)
   lacking = int(np.isnan(age).sum())
-  return age, notes + [f'{lacking} of {count} scans have no age, and so no gap'] * bool(lacking)
+  return age, [f'{lacking} of {len(age)} scans have no age, and so no gap'] * bool(lacking)
+
+
+def _with_sites(probe: SavedProbe, x: np.ndarray, features: pathlib.Path, table: pandas.DataFrame,
+                scans: list[str]) -> tuple[np.ndarray, list[str]]:
+  """Features beside what a harmonised probe needs of each scan, and notes.
+
+  Raises:
+    UserError: a column is not there, or a site is none that the probe was fitted on.
+  """
+  import numpy as np
+
+  from anatcl_jax.cohorts import tables
+  from anatcl_jax.evaluation.combat import PASS
+  from anatcl_jax.evaluation.derived import with_sites
+  coding, harmonizer = probe.coding, probe.probes[0].harmonizer
+  by_name = {str(name).lower(): name for name in table}
+  needed = [coding.column, *(name for name, _ in coding.keep)]
+  if lacking := [name for name in needed if name.lower() not in by_name]:
+    raise UserError(f'{features}: the probe is of features harmonised over {coding.column}, and '
+                    f'there is no column {errors.listed(lacking)} of these scans; give '
+                    '--participants with it')
+  table = table.rename(columns={by_name[name.lower()]: name for name in needed})
+  numbers, notes = coding.numbers(table)
+  strange = ~np.all([np.isin(numbers[:, 0], one.harmonizer.sites_) for one in probe.probes], 0)
+  if not strange.any():
+    return with_sites(x, numbers), notes
+  sites = sorted(set(tables.categories(table[coding.column])[strange].fillna('unknown')))
+  words = (f'{int(strange.sum())} scans, such as {scans[np.flatnonzero(strange)[0]]}, are of '
+           f'{coding.column} {errors.listed(sites)}, which the probe was not fitted on')
+  if harmonizer.unseen == PASS:
+    return with_sites(x, numbers), [*notes, f'{words}: they are not harmonised']
+  raise UserError(f'{features}: {words}; its features were harmonised over '
+                  f'{errors.listed(list(coding.sites))}. Leave them out, or use the probe of '
+                  'features as they are')
 
 
 def _outside(probe: SavedProbe, age: np.ndarray) -> list[str]:

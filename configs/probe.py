@@ -4,6 +4,8 @@ Arguments follow a colon, joined by commas:
 
     configs/probe.py:demo             the run and SYNTHETIC subjects of configs/pretrain.py:demo
     configs/probe.py:brainfmbench     age and sex also by the protocol of BrainFMBench
+    configs/probe.py:brain_age        age of the healthy (--config.healthy=group:HC), the gap of all
+                                      by diagnosis, and the probe saved (docs/brain-age.md)
     configs/probe.py:cohort=adni      the tasks of a cohort: openbhb, adni, oasis3, schizconnect,
                                       abide1 (configs/tasks.py)
 
@@ -22,7 +24,8 @@ from anatcl_jax.config import parse_arguments
 
 
 def get_config(arguments=None):
-  chosen = parse_arguments(arguments, demo=False, brainfmbench=False, cohort='demographics')
+  chosen = parse_arguments(arguments, demo=False, brainfmbench=False, brain_age=False,
+                           cohort='demographics')
   config = ConfigDict()
 
   # What is evaluated; several are separated by commas, each perhaps with a name before an `=`
@@ -96,6 +99,8 @@ def get_config(arguments=None):
   if chosen.brainfmbench:
     config.benchmark, config.tasks = 'brainfmbench', 'age,sex'
     config.learning_curve, config.leave_one_site_out, config.saliency = 'none', False, 'none'
+  if chosen.brain_age:
+    config.tasks, config.save, config.learning_curve = 'brain_age', True, 'none'
   if chosen.demo:
     config.checkpoint = 'trained=runs/pretrain-demo-global-tiny-fold0'
     config.tasks = 'age,sex,site,thickness:lh_superiortemporal'

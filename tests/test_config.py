@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from anatcl_jax import config as configs
-from anatcl_jax import main
+from anatcl_jax import config_files, main
 from anatcl_jax.cohorts.morphometry import measure_names
 from anatcl_jax.errors import UserError
 from anatcl_jax.training.checks import check_values
@@ -44,6 +44,17 @@ def test_arguments_reach_their_keys():
   assert (anatomy.effective_positives, anatomy.without, anatomy.keeping) == (0.1, 'site+sex', 'age')
   assert get_config('demo').encoder == 'tiny' and get_config('demo').phantom.subjects > 0
   assert get_config('demo,encoder=resnet34').encoder == 'resnet34'
+
+
+def test_presets_of_the_probe_change_the_keys_that_they_say():
+  usual = config_files.load('probe').to_dict()
+  for text, changed in (
+      ('probe:brain_age', {'tasks': 'brain_age', 'save': True, 'learning_curve': 'none'}),
+      ('probe:brainfmbench', {'tasks': 'age,sex', 'benchmark': 'brainfmbench', 'saliency': 'none',
+                              'learning_curve': 'none', 'leave_one_site_out': False})):
+    preset = config_files.load(text).to_dict()
+    assert list(preset) == list(usual) and preset == usual | changed
+  assert 'healthy' in usual and usual['tasks'] == 'demographics' and usual['save'] is False
 
 
 @pytest.mark.parametrize('arguments, message', [

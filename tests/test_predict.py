@@ -12,10 +12,14 @@ import pytest
 from anatcl_jax import predict, probe
 from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation import fitted, identity, saved
+from anatcl_jax.evaluation.combat import PASS, ComBat
+from anatcl_jax.evaluation.derived import with_sites
+from anatcl_jax.evaluation.harmonization import Coding
 from anatcl_jax.frozen import table as feature_table
 from configs.probe import get_config
 
 PEOPLE = 120
+SITES = np.resize(['x', 'y', 'x', 'y', 'y'], PEOPLE)
 
 
 @pytest.fixture(scope='module')
@@ -27,9 +31,10 @@ def place(tmp_path_factory):
   group = np.where(np.arange(PEOPLE) % 3 == 0, 'AD', 'CN')
   age = rng.uniform(50, 80, PEOPLE).round(1)
   pandas.DataFrame({'participant_id': names, 'age': age, 'sex': rng.choice(['M', 'F'], PEOPLE),
-                    'diagnosis': group, 'arm': rng.choice(['a', 'b', 'c'], PEOPLE)}).to_csv(
-      directory / 'participants.tsv', sep='\t', index=False)
+                    'diagnosis': group, 'arm': rng.choice(['a', 'b', 'c'], PEOPLE),
+                    'site': SITES}).to_csv(directory / 'participants.tsv', sep='\t', index=False)
   x = ((age + 5 * (group == 'AD'))[:, None] - 65) / 10 + rng.normal(0, 0.5, (PEOPLE, 21))
+  x += 2 * (SITES == 'y')[:, None]
   feature_table.write_table(directory / 'ours.tsv', pandas.DataFrame(
       {'participant_id': names, 'session': ''}), x.astype(np.float32))
   (directory / 'ours.json').write_text(json.dumps(
@@ -38,7 +43,7 @@ def place(tmp_path_factory):
   config = get_config()
   config.update({'learning_curve': 'none', 'leave_one_site_out': False, 'jobs': 1, 'folds': 3,
                  'inner_folds': 2, 'fewest': 5, 'save': True, 'out': f'{directory}/out',
-                 'estimators': 'linear,svm', 'tasks': 'brain_age,arm:b/a,age',
+                 'harmonize': 'site', 'estimators': 'linear,svm', 'tasks': 'brain_age,arm:b/a,age',
                  'features': f'{directory}/ours.tsv',
                  'participants': f'{directory}/participants.tsv'})
   (directory / 'out' / 'probes').mkdir(parents=True)
@@ -55,31 +60,102 @@ def _predict(place, name, *options, features='ours.tsv', out='new.tsv'):
   return pandas.read_csv(place / out, sep='\t')
 
 
-@pytest.mark.parametrize('estimator', ['linear', 'svm'])
-def test_a_saved_probe_predicts_bit_for_bit_what_the_run_did(place, estimator):
+def _beside(directory, one, **changes):
+  """Features, and what harmonisation needs where a probe wants it."""
+  x = feature_table.read_table(directory / 'ours.tsv')[1]
+  if one.coding is None:
+    return x
+  people = pandas.read_csv(directory / 'participants.tsv', sep='\t').assign(**changes)
+  return with_sites(x, one.coding.numbers(people)[0])
+
+
+@pytest.mark.parametrize('features, estimator', [('ours', 'linear'), ('ours', 'svm'),
+                                                 ('ours, harmonised', 'linear')])
+def test_a_saved_probe_predicts_bit_for_bit_what_the_run_did(place, features, estimator):
   """Of patients, whom no fold holds, by the folds' mean; of the healthy, by their fold's probe."""
   directory, evaluation, _ = place
-  one = saved.read(directory / 'out' / 'probes' / saved.name_of('brain_age', 'ours', estimator))
+  one = saved.read(directory / 'out' / 'probes' / saved.name_of('brain_age', features, estimator))
   table, _ = predict.predict(one, directory / 'ours.tsv', directory / 'participants.tsv')
   run = evaluation.gaps[evaluation.gaps['estimator'] == estimator].set_index('participant_id')
-  run = run[run['features'] == 'ours']
+  run = run[run['features'] == features]
   table = table.set_index('participant_id')
   names = ['age', 'predicted_age', 'gap', 'gap_corrected']
   ill = run.index[run['group'] == 'AD']
   assert len(ill) == 40 and (table.loc[ill, names] == run.loc[ill, names]).all().all()
-  x = feature_table.read_table(directory / 'ours.tsv')[1]
+  x = _beside(directory, one)
   for fold, fitted_probe in enumerate(one.probes):
     own = run[run['fold'] == fold]
     rows = [int(name[4:]) for name in own.index]
     assert (fitted_probe.predict(x[rows]) == own['predicted_age']).all()
 
 
+def test_a_probe_of_harmonised_features_holds_what_its_fold_learned_of_the_healthy(place):
+  """ComBat fitted here on each fold's healthy people gives the same features."""
+  directory, evaluation, _ = place
+  one = saved.read(directory / 'out' / 'probes' / 'brain_age-ours+harmonised.json')
+  assert one.coding == Coding('site', ('x', 'y'), (('sex', ('F', 'M')),))     # age is predicted
+  run = evaluation.gaps[(evaluation.gaps['features'] == 'ours, harmonised')
+                        & (evaluation.gaps['estimator'] == 'linear')]
+  x = _beside(directory, one)
+  x[:, -2] = np.arange(PEOPLE)
+  for fold, probe_of_fold in enumerate(one.probes):
+    healthy = run[(run['fold'] >= 0) & (run['fold'] != fold)]['participant_id']
+    rows = np.sort([int(name[4:]) for name in healthy])
+    np.testing.assert_allclose(probe_of_fold.harmonizer.transform(x),
+                               ComBat(1).fit(x[rows]).transform(x), rtol=1e-6)
+  plain = saved.read(directory / 'out' / 'probes' / 'brain_age-ours')
+  site = SITES == 'y'
+  gap = [np.subtract(*(values[which].mean() for which in (site, ~site))) for values in (
+      plain.harmonised(feature_table.read_table(directory / 'ours.tsv')[1]), one.harmonised(x))]
+  assert gap[0] > 1.5 and abs(gap[1]) < 0.3
+
+
+def test_sites_of_new_people(place, tmp_path, capsys):
+  directory, *_ = place
+  own = 'brain_age-ours+harmonised'
+  people = pandas.read_csv(directory / 'participants.tsv', sep='\t')
+  whole = _predict(directory, own, '--participants', str(directory / 'participants.tsv'))
+  # A few of them, in another order and with other columns, are predicted as before.
+  some = people.iloc[[80, 7, 30]].drop(columns=['diagnosis', 'arm'])
+  for name, table in (('some', some),
+                      ('strange', some.assign(site=['x', 'q', None])),
+                      ('no-site', some.drop(columns='site')), ('other-sex', some.assign(sex='O'))):
+    table.to_csv(tmp_path / f'{name}.tsv', sep='\t', index=False)
+  pandas.read_csv(directory / 'ours.tsv', sep='\t').iloc[[7, 30, 80]].to_csv(
+      tmp_path / 'ours.tsv', sep='\t', index=False)
+  capsys.readouterr()
+  found = _predict(directory, own, '--participants', f'{tmp_path}/some.tsv',
+                   features=tmp_path / 'ours.tsv')
+  assert (found['gap'].to_numpy() == whole['gap'][[7, 30, 80]].to_numpy()).all()
+  one = saved.read(directory / 'out' / 'probes' / own)
+  for participants, message in (
+      ('strange', 'ours.tsv: 2 scans, such as sub-007, are of site q, unknown, which the probe was '
+                  'not fitted on; its features were harmonised over x, y. Leave them out'),
+      ('no-site', 'harmonised over site, and there is no column site of these scans; give --part')):
+    with pytest.raises(UserError, match=message):
+      predict.predict(one, tmp_path / 'ours.tsv', tmp_path / f'{participants}.tsv')
+  with pytest.raises(UserError, match='there is no column site, sex of these'):
+    predict.predict(one, tmp_path / 'ours.tsv')
+  _, notes = predict.predict(one, tmp_path / 'ours.tsv', tmp_path / 'other-sex.tsv')
+  assert any(note.startswith('3 scans whose sex is not known, or is none of') for note in notes)
+  for probe_of_fold in one.probes:
+    probe_of_fold.harmonizer.unseen = PASS
+  table, notes = predict.predict(one, tmp_path / 'ours.tsv', tmp_path / 'strange.tsv')
+  assert any('the probe was not fitted on: they are not harmonised' in note for note in notes)
+  assert table['predicted_age'].notna().all()
+  # A probe of features as they are asks for no site.
+  plain = saved.read(directory / 'out' / 'probes' / 'brain_age-ours')
+  assert plain.coding is None and plain.record['format'] == 1 and one.record['format'] == 2
+  predict.predict(plain, tmp_path / 'ours.tsv', tmp_path / 'no-site.tsv')
+
+
 def test_the_rows_beside_it_change_no_prediction(place):
   directory, *_ = place
-  x = feature_table.read_table(directory / 'ours.tsv')[1]
   rng = np.random.default_rng(0)
-  for name in ('brain_age-ours', 'arm--b%2Fa-ours', 'brain_age-ours-svm'):
+  for name in ('brain_age-ours', 'arm--b%2Fa-ours', 'brain_age-ours-svm',
+               'arm--b%2Fa-ours+harmonised'):
     one = saved.read(directory / 'out' / 'probes' / name)
+    x = _beside(directory, one)
     whole = one.table(x)
     for count in (1, 2, 7, 50):
       rows = rng.choice(PEOPLE, count, replace=False)
@@ -116,7 +192,8 @@ def test_classes_and_numbers(place):
   age = saved.read(directory / 'out' / 'probes' / 'age-ours')
   assert age.record['fitted']['people'] == PEOPLE and len(age.probes) == 3
   probes = {path.name for path in (directory / 'out' / 'probes').glob('*.json')}
-  assert probes == {f'{task}-ours{estimator}.json' for task in ('brain_age', 'arm--b%2Fa', 'age')
+  assert probes == {f'{task}-ours{kind}{estimator}.json'
+                    for task in ('brain_age', 'arm--b%2Fa', 'age') for kind in ('', '+harmonised')
                     for estimator in ('', '-svm')}     # no baseline, and none of a run before
   text = (directory / 'out' / 'probes' / 'age-ours.json').read_text()
   assert 'sub-0' not in text                          # nobody is named

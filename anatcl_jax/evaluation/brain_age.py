@@ -16,9 +16,12 @@ import pandas
 from anatcl_jax.cohorts import tables
 from anatcl_jax.evaluation import contrasts, fitted, healthy, measures
 from anatcl_jax.evaluation.cohort import Cohort
+from anatcl_jax.evaluation.combat import PASS
+from anatcl_jax.evaluation.derived import with_sites
 from anatcl_jax.evaluation.evaluate import Protocol, Scored
 from anatcl_jax.evaluation.fitted import FittedProbe
 from anatcl_jax.evaluation.representations import Variants, inputs
+from anatcl_jax.evaluation.results import plain
 from anatcl_jax.evaluation.target import Target
 from anatcl_jax.evaluation.tasks import Task
 
@@ -45,8 +48,8 @@ def corrected(probes: list[FittedProbe], age: np.ndarray, predicted_age: np.ndar
                                       for probe in probes])
 
 
-def others(target: Target, cohort: Cohort) -> tuple[Target, str]:
-  """Those who are not fitted on and can be predicted, and a note of those who can't."""
+def others(target: Target, cohort: Cohort) -> tuple[Target, list[str]]:
+  """Those who are not fitted on and can be predicted, and notes of those who can't."""
   task, table = target.task, cohort.table
   rest = ~healthy.find(task, table).fitted
   age = pandas.to_numeric(tables.categories(table[task.column]), errors='coerce').to_numpy(float)
@@ -58,16 +61,16 @@ def others(target: Target, cohort: Cohort) -> tuple[Target, str]:
   return (dataclasses.replace(target, rows=rows, values=age[rows], notes=(),
                               groups=table[task.groups].astype(str).to_numpy()[rows],
                               scans=scans[rows]),
-          f'{task.name}: of those who are not healthy {" and ".join(words)} have no gap'
-          if words else '')
+          [f'{task.name}: of those who are not healthy {" and ".join(words)} have no gap']
+          if words else [])
 
 
 def gaps(scored: list[Scored], protocol: Protocol, cohort: Cohort, encoders: dict[str, Variants],
-         rest: Target) -> pandas.DataFrame:
-  """A row a scan and representation: GAPS. `fold` is -1 of those whom no fold holds."""
+         rest: Target) -> tuple[pandas.DataFrame, list[str]]:
+  """A row a scan and representation: GAPS, and notes. `fold` is -1 of those whom no fold holds."""
   names = healthy.find(protocol.target.task, cohort.table).names
   x_rest = inputs(rest, cohort, encoders)
-  parts = []
+  parts, notes = [], []
   for one in scored:
     if not one.probes:         # of the mean
       continue
@@ -78,10 +81,12 @@ def gaps(scored: list[Scored], protocol: Protocol, cohort: Cohort, encoders: dic
     out_of_fold[own[order]] = outcome.prediction
     without = np.concatenate([corrected([probe], target.values[test], out_of_fold[test])
                               for probe, (_, test) in zip(probes, protocol.splits)])[order]
-    prediction = predicted(probes, x_rest[outcome.features][0])
+    own_rest, x, words = _harmonised(rest, x_rest[plain(outcome.features)][0], probes, cohort)
+    notes += [f'{outcome.task.name}: {note}' for note in words]
+    prediction = predicted(probes, x)
     sides = ((target.select(own[order]), outcome.fold, outcome.prediction, without),
-             (rest, np.full(len(rest.rows), -1), prediction,
-              corrected(probes, rest.values, prediction)))
+             (own_rest, np.full(len(own_rest.rows), -1), prediction,
+              corrected(probes, own_rest.values, prediction)))
     for side, fold, age, without in sides:
       parts.append(pandas.DataFrame({
           'participant_id': side.scans[:, 0], 'session': side.scans[:, 1],
@@ -89,7 +94,30 @@ def gaps(scored: list[Scored], protocol: Protocol, cohort: Cohort, encoders: dic
           'estimator': outcome.estimator, 'group': names[side.rows], 'fold': fold,
           'age': side.values, 'predicted_age': age, 'gap': age - side.values,
           'gap_corrected': without}))
-  return pandas.concat(parts, ignore_index=True)[list(GAPS)]
+  return pandas.concat(parts, ignore_index=True)[list(GAPS)], list(dict.fromkeys(notes))
+
+
+def _harmonised(rest: Target, x: np.ndarray, probes: list[FittedProbe],
+                cohort: Cohort) -> tuple[Target, np.ndarray, list[str]]:
+  """The scans of `rest` that probes can predict, what they predict from, and notes.
+
+  Probes of features as they are predict all. Those of harmonised ones have learned the sites of the
+  healthy; who was scanned at another has no gap, unless such scans are to be passed.
+  """
+  first = probes[0]
+  if first.harmonizer is None:
+    return rest, x, []
+  numbers, notes = first.coding.numbers(cohort.table.iloc[rest.rows])
+  known = np.all([np.isin(numbers[:, 0], one.harmonizer.sites_) for one in probes], 0)
+  if not known.all():
+    strangers = f'{int((~known).sum())} scans of a {first.coding.column} without healthy people'
+    if first.harmonizer.unseen == PASS:
+      notes.append(f'{strangers} are not harmonised')
+      known[:] = True
+    else:
+      notes.append(f'{strangers} have no gap of harmonised features; --config.unseen_sites=pass '
+                   'predicts them from features as they are')
+  return rest.select(known), with_sites(x[known], numbers[known]), notes
 
 
 def groups(table: pandas.DataFrame, cohort: Cohort, task: Task, scored: list[Scored],

@@ -59,14 +59,16 @@ def of_shards(data: shards.ShardSet) -> Cohort:
                 data.synthetic)
 
 
-def of_table(path: pathlib.Path) -> Cohort:
+def of_table(path: pathlib.Path, ages_needed: bool = True) -> Cohort:
   """The labels of a participants.tsv, without morphometry; rows that can't be used are noted.
 
   Subjects are SYNTHETIC where the folder of the table says so.
   """
   people = read_people(path)
   if 'age' not in people.table:
-    raise ages.no_column(path, people.table)
+    if ages_needed:
+      raise ages.no_column(path, people.table)
+    people = dataclasses.replace(people, table=people.table.assign(age=np.nan))
   keys = list(people.table[['participant_id', 'session']].itertuples(index=False, name=None))
   known = people.table['age'].notna()
   # An age that can't be told is missing; rows that disagree are of nobody.

@@ -6,9 +6,9 @@ import dataclasses
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.impute import SimpleImputer
 
-from anatcl_jax.evaluation.harmonization import ComBat
+from anatcl_jax.evaluation.combat import ComBat
+from anatcl_jax.evaluation.harmonization import Coding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Columns:
   values: np.ndarray
   harmonizer: ComBat | None = None       # not fitted; it takes the last columns away
   covariates: int = 0                    # how many stand last beside the features
+  coding: Coding | None = None           # of the harmonizer's columns
 
   def __len__(self) -> int:
     return len(self.values)
@@ -25,11 +26,12 @@ class Columns:
   def __getitem__(self, rows: np.ndarray) -> Columns:
     return dataclasses.replace(self, values=self.values[rows])
 
-  def prepared(self, fit: np.ndarray) -> np.ndarray:
-    """What a probe is fitted on and predicts from, [n, F']: harmonised as learned of rows `fit`."""
+  def prepared(self, fit: np.ndarray) -> tuple[np.ndarray, ComBat | None]:
+    """What a probe is fitted on and predicts from, [n, F'], and what harmonised it.
+
+    It is learned of rows `fit`.
+    """
     if self.harmonizer is None:
-      return self.values
-    values = self.values
-    if np.isnan(values).any():
-      values = SimpleImputer(keep_empty_features=True).fit(values[fit]).transform(values)
-    return clone(self.harmonizer).fit(values[fit]).transform(values)
+      return self.values, None
+    harmonizer = clone(self.harmonizer).fit(self.values[fit])
+    return harmonizer.transform(self.values), harmonizer

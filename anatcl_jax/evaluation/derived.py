@@ -10,9 +10,10 @@ from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation import harmonization
 from anatcl_jax.evaluation.cohort import Cohort
 from anatcl_jax.evaluation.columns import Columns
+from anatcl_jax.evaluation.combat import PASS, ComBat
 from anatcl_jax.evaluation.estimators import MEAN
 from anatcl_jax.evaluation.evaluate import Protocol, Settings
-from anatcl_jax.evaluation.harmonization import ComBat
+from anatcl_jax.evaluation.harmonization import Coding
 from anatcl_jax.evaluation.representations import Variants
 from anatcl_jax.evaluation.results import (
   BESIDE,
@@ -22,6 +23,7 @@ from anatcl_jax.evaluation.results import (
   is_baseline,
   is_derived,
 )
+from anatcl_jax.evaluation.rows import in_order
 
 _SITE = 'site'
 
@@ -34,7 +36,7 @@ def names(found: Iterable[str], protocol: Protocol, cohort: Cohort, settings: Se
 
 def rows(found: dict[str, Variants], protocol: Protocol, cohort: Cohort, settings: Settings,
          leakage: bool) -> tuple[dict[str, Variants], list[str]]:
-  """All rows of a task's scans, derived ones before `mean`, and notes.
+  """All rows of a task's scans, in the order of tables, and notes.
 
   Of a representation with several variants the first is used.
 
@@ -50,15 +52,21 @@ def rows(found: dict[str, Variants], protocol: Protocol, cohort: Cohort, setting
       covariates = found[COVARIATES][0]
       made[name] = (Columns(_side_by_side(features, covariates), None, covariates.shape[1]),)
     else:
-      made[name] = (Columns(_side_by_side(features, beside), ComBat(
-          beside.shape[1] - 2, settings.harmonization.unseen)),)
-  plain = {name: own for name, own in found.items() if name != MEAN}
-  return plain | made | {name: own for name, own in found.items() if name == MEAN}, notes
+      coding, numbers = beside
+      made[name] = (Columns(with_sites(features, numbers),
+                            ComBat(coding.kept, settings.harmonization.unseen), coding=coding),)
+  every = found | made
+  return {name: every[name] for name in in_order(every)}, notes
+
+
+def with_sites(features: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+  """Features [n, F] and what the harmoniser needs of each scan, as ComBat takes them, float64."""
+  return np.concatenate([features.astype(np.float64), numbers], 1)
 
 
 def for_left_out(found: dict[str, Variants], settings: Settings) -> dict[str, Variants]:
   """What predicts a site that nobody was fitted on: unharmonised, unless such sites are passed."""
-  passed = settings.harmonization and settings.harmonization.unseen == harmonization.PASS
+  passed = settings.harmonization and settings.harmonization.unseen == PASS
   return {name: own for name, own in found.items()
           if not is_derived(name) or passed and name.endswith(HARMONISED)}
 
@@ -73,13 +81,15 @@ def _names(found: Iterable[str], harmonised: bool, leakage: bool) -> dict[str, s
 
 
 def _needed(protocol: Protocol, cohort: Cohort, settings: Settings,
-            leakage: bool) -> tuple[np.ndarray | None, list[str]]:
+            leakage: bool) -> tuple[tuple[Coding, np.ndarray] | None, list[str]]:
   """What harmonisation needs beside features; None where it is not asked for, or can't be done."""
   wanted, task = settings.harmonization, protocol.target.task
   if wanted is None or not leakage and task.column in (wanted.column, _SITE):
     return None, []
   try:
-    return harmonization.columns_of(wanted, protocol.target, protocol.splits, cohort.table)
+    coding, numbers, notes = harmonization.columns_of(wanted, protocol.target, protocol.splits,
+                                                      cohort.table)
+    return (coding, numbers), notes
   except UserError as error:
     return None, [str(error)]
 

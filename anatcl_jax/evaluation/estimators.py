@@ -148,13 +148,16 @@ def predict(fit: Fit) -> Predicted:
   regularisation among it, is learned on the fitted side. The search maximises R2 or balanced
   accuracy.
   """
-  x, covariates = fit.x, 0
+  x, harmonizer, covariates, coding = fit.x, None, 0, None
   if isinstance(x, Columns):
-    x, covariates = x.prepared(fit.split[0]), x.covariates
+    covariates, coding = x.covariates, x.coding
+    x, harmonizer = x.prepared(fit.split[0])
   # Features are checked once; BLAS's threads cost more than they gain on matrices of this size.
   with (threadpoolctl.threadpool_limits(1),
         sklearn.config_context(assume_finite=True, skip_parameter_validation=True)):
-    return _predict(fit.estimator, x, fit.target, fit.split, fit.inner, fit.seed, covariates)
+    found = _predict(fit.estimator, x, fit.target, fit.split, fit.inner, fit.seed, covariates)
+  return found if harmonizer is None else dataclasses.replace(
+      found, probe=dataclasses.replace(found.probe, harmonizer=harmonizer, coding=coding))
 
 
 def _predict(name: str, x: np.ndarray, target: Target, split: Split, inner: list[Split],

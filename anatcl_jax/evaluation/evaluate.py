@@ -194,7 +194,7 @@ def comparisons(scored: list[Scored]) -> list[dict]:
   What is harmonised stands against the same features as they are, and what stands beside covariates
   against covariates alone: the difference is what harmonisation changes, and what features add.
   A positive difference is in favour of `features`; p is of the corrected t test
-  (`statistics.Estimate`). `p_holm` is left to the caller, over all tasks.
+  (`statistics.Estimate`). `family` and `p_holm` are left to the caller, over all tasks.
   """
   rows = []
   for i, one in enumerate(scored):

@@ -28,7 +28,7 @@ class Part:
   """All that was found for one task."""
 
   outcomes: tuple[Outcome, ...]
-  compared: tuple[dict, ...]           # rows of run.COMPARISONS, without p_holm
+  compared: tuple[dict, ...]           # of run.COMPARISONS, without p_holm and family
   leakage: pandas.DataFrame            # beyond.LEAKAGE
   left_out: pandas.DataFrame           # beyond.LEFT_OUT
   curve: pandas.DataFrame              # beyond.CURVES

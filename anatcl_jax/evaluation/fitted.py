@@ -17,6 +17,9 @@ import scipy.special
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.pipeline import Pipeline
 
+from anatcl_jax.evaluation.combat import ComBat
+from anatcl_jax.evaluation.harmonization import Coding
+
 _WEIGHTS, _BIAS = 'weights', 'bias'
 
 
@@ -28,11 +31,14 @@ class FittedProbe:
   between layers, the last with one column, or one a class of more than two; of a regression also
   target [2], what its output is multiplied by and what is added; of a brain age correction [2], the
   slope and intercept of predicted age over age. Of a classification, codes [C] are those of its
-  columns, and `softmax` says what makes probabilities of more than two.
+  columns, and `softmax` says what makes probabilities of more than two. Of harmonised features, x
+  is what the harmonizer takes: features, then the numbers that `coding` makes of a table.
   """
 
   arrays: dict[str, np.ndarray]
   softmax: bool = False
+  harmonizer: ComBat | None = None
+  coding: Coding | None = None
 
   @property
   def classification(self) -> bool:
@@ -68,6 +74,7 @@ class FittedProbe:
     return every
 
   def _output(self, x: np.ndarray) -> np.ndarray:
+    x = x if self.harmonizer is None else self.harmonizer.transform(x)
     values = np.ascontiguousarray(x, np.float64)
     values = np.where(np.isnan(values), self.arrays['impute'], values)
     values = (values - self.arrays['mean']) / self.arrays['scale']

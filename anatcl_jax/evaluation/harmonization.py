@@ -1,7 +1,4 @@
-"""ComBat: differences of location and scale between sites, learned on the fitted side of a split.
-
-Johnson, Li and Rabinovic, Biostatistics 8, 2007; Fortin et al., NeuroImage 167, 2018.
-"""
+"""Harmonisation of a task: by which column, what is kept, and what ComBat needs of each scan."""
 
 from __future__ import annotations
 
@@ -9,112 +6,16 @@ import dataclasses
 
 import numpy as np
 import pandas
-from sklearn.base import BaseEstimator, TransformerMixin
 
 from anatcl_jax.cohorts import tables
 from anatcl_jax.errors import UserError, check_name, listed
+from anatcl_jax.evaluation.combat import REFUSE, UNKNOWN, UNSEEN
 from anatcl_jax.evaluation.splits import Split
 from anatcl_jax.evaluation.target import Target
 from anatcl_jax.evaluation.tasks import CLASSIFICATION
 
-REFUSE, PASS = 'refuse', 'pass'          # what becomes of scans of sites that nobody was fitted on
-UNSEEN = (REFUSE, PASS)
 _USUAL = ('age', 'sex')                  # what `auto` keeps, as far as a table has it
-_UNKNOWN = -1                            # the code of a site that the table does not tell
 _PROXY = 0.99                            # |r| with a number to predict, from which a column is it
-
-
-class ComBat(TransformerMixin, BaseEstimator):
-  """Takes [features | code of site | code of person | kept covariates] to harmonised features.
-
-  A feature y of a scan of site i with kept covariates c is modelled as alpha + c beta + sigma
-  (gamma_i + delta_i e) and becomes alpha + c beta + sigma e. gamma and delta are empirical Bayes
-  estimates over features, iterated until they stand still; with fewer than two features that vary
-  they are the site's own. Of a site of one person delta is 1: one person does not show a spread.
-  Scans with a code below 0 are of no known site; they are not learned from.
-
-  Args:
-    kept: number of covariates whose part is neither removed nor taken for one of sites.
-    unseen: `refuse`, or `pass` to leave scans of sites as they are that were not fitted on.
-  """
-
-  def __init__(self, kept: int = 0, unseen: str = REFUSE):
-    self.kept = kept
-    self.unseen = unseen
-
-  def fit(self, x: np.ndarray, y=None) -> ComBat:
-    """Learns from x[n, F + 2 + kept], float64, without NaN."""
-    features, site, person, covariates = self._parts(x)
-    known = site >= 0
-    features, site, person, covariates = (
-        part[known] for part in (features, site, person, covariates))
-    self.sites_, whose = np.unique(site, return_inverse=True)
-    if len(self.sites_) < 2:     # there is nothing to tell apart
-      return self
-    one_hot = np.eye(len(self.sites_))[whose]
-    coefficients, *_ = np.linalg.lstsq(np.concatenate([one_hot, covariates], 1), features,
-                                       rcond=None)
-    of_sites, self.beta_ = np.split(coefficients, [len(self.sites_)])
-    self.alpha_ = one_hot.mean(0) @ of_sites
-    residual = features - one_hot @ of_sites - covariates @ self.beta_
-    sigma = np.sqrt((residual**2).mean(0))
-    # A constant feature has a sigma of rounding errors alone.
-    varies = sigma > 1e-7 * np.maximum(np.abs(features).max(0), 1e-30)
-    self.sigma_ = np.where(varies, sigma, 1)
-    z = (features - self.alpha_ - covariates @ self.beta_) / self.sigma_
-    self.gamma_, self.delta_ = np.zeros_like(of_sites), np.ones_like(of_sites)
-    for i in range(len(self.sites_)):
-      own = whose == i
-      self.gamma_[i, varies], self.delta_[i, varies] = _location_and_scale(
-          z[own][:, varies], one_person=len(set(person[own])) == 1)
-    return self
-
-  def transform(self, x: np.ndarray) -> np.ndarray:
-    """Features [n, F], harmonised; raises UserError for sites that were not fitted on."""
-    features, site, _, covariates = self._parts(x)
-    place = np.searchsorted(self.sites_, site).clip(max=max(len(self.sites_) - 1, 0))
-    seen = self.sites_[place] == site if len(self.sites_) else np.zeros(len(site), bool)
-    if self.unseen == REFUSE and not seen.all():
-      raise UserError(f'{np.sum(~seen)} scans are of sites that harmonisation was not fitted on')
-    if len(self.sites_) < 2:
-      return features
-    expected = self.alpha_ + covariates @ self.beta_
-    z = ((features - expected) / self.sigma_ - self.gamma_[place]) / self.delta_[place]
-    return np.where(seen[:, None], z * self.sigma_ + expected, features)
-
-  def _parts(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
-    x = np.asarray(x, np.float64)
-    count = x.shape[1] - 2 - self.kept
-    return x[:, :count], x[:, count], x[:, count + 1], x[:, count + 2:]
-
-
-def _location_and_scale(z: np.ndarray, one_person: bool) -> tuple[np.ndarray, np.ndarray]:
-  """gamma and delta of a site's z[n, F]: means of the posteriors under priors of all features.
-
-  Priors (normal, inverse gamma) are by the method of moments, as in Johnson et al.
-  """
-  count, features = z.shape
-  mean = z.mean(0)
-  variance = z.var(0, ddof=1) if not one_person else np.ones(features)
-  if features < 2:
-    return mean, np.sqrt(np.where(variance > 0, variance, 1))
-  prior, spread = mean.mean(), mean.var(ddof=1)
-  if one_person:
-    return (spread * count * mean + prior) / (spread * count + 1), np.ones(features)
-  middle, width = variance.mean(), variance.var(ddof=1)
-  if not width > 1e-12 * middle**2:     # all features vary alike: there is nothing to shrink
-    return (spread * count * mean + middle * prior) / (spread * count + middle), np.full(
-        features, np.sqrt(middle if middle > 0 else 1))
-  shape, rate = (2 * width + middle**2) / width, (middle * width + middle**3) / width
-  squares, gamma, scale = (z**2).sum(0), mean, variance
-  for _ in range(1000):
-    before = gamma, scale
-    gamma = (spread * count * mean + scale * prior) / (spread * count + scale)
-    squared_error = squares - 2 * gamma * count * mean + count * gamma**2
-    scale = (squared_error / 2 + rate) / (count / 2 + shape - 1)
-    if max(np.abs(gamma - before[0]).max(), np.abs(scale - before[1]).max()) < 1e-9:
-      break
-  return gamma, np.sqrt(scale)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,26 +68,76 @@ def in_table(wanted: Harmonization, table: pandas.DataFrame) -> Harmonization:
   return Harmonization(column, keep, wanted.unseen)
 
 
+@dataclasses.dataclass(frozen=True)
+class Coding:
+  """How a table's columns are the numbers that ComBat takes, the same of any table.
+
+  `keep` has each kept column with its values where it is text, of which the first is 0 in all of
+  its columns; without, where it is a number.
+  """
+
+  column: str
+  sites: tuple[str, ...]
+  keep: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+  @staticmethod
+  def of(table: pandas.DataFrame, column: str, keep: tuple[str, ...]) -> Coding:
+    """That of the sites and values that a table holds."""
+    sites = tuple(sorted(set(tables.categories(table[column]).dropna())))
+    return Coding(column, sites, tuple((name, _levels(table[name])) for name in keep))
+
+  @property
+  def kept(self) -> int:
+    """How many columns the kept covariates are."""
+    return sum(max(len(levels) - 1, 0) if levels else 1 for _, levels in self.keep)
+
+  def numbers(self, table: pandas.DataFrame,
+              people: np.ndarray | None = None) -> tuple[np.ndarray, list[str]]:
+    """Codes of site and of `people`, and the kept covariates, [n, 2 + kept], and notes.
+
+    A site that is not among these is UNKNOWN; what a kept column can't tell is NaN, for which
+    ComBat takes the mean of those fitted on, and is said.
+    """
+    text = tables.categories(table[self.column])
+    code_of = {site: float(code) for code, site in enumerate(self.sites)}
+    codes = text.map(code_of).fillna(UNKNOWN).to_numpy(float)
+    values = [_coded(table[name], levels) for name, levels in self.keep]
+    covariates = np.concatenate([np.zeros((len(table), 0)), *values], 1)
+    lacking = int(np.isnan(covariates).any(1).sum())
+    notes = [f'{lacking} scans whose {listed([name for name, _ in self.keep])} is not known, or is '
+             "none of the fitted side's, are harmonised with that side's mean of it"
+             ] if lacking else []
+    people = np.zeros(len(table)) if people is None else people
+    return np.column_stack([codes, people, covariates]), notes
+
+
 def coded(table: pandas.DataFrame, names: tuple[str, ...]) -> np.ndarray:
   """Columns of a table as numbers, [n, C]; of text, 0 and 1 for each value but the first.
 
   NaN is missing.
   """
-  columns = []
-  for name in names:
-    text = tables.categories(table[name])
-    missing = text.isna().to_numpy()
-    values = pandas.to_numeric(text, errors='coerce').to_numpy(float)
-    if np.isnan(values[~missing]).any():
-      levels = sorted(set(text[~missing]))
-      columns += [np.where(missing, np.nan, text == level) for level in levels[1:]]
-    else:
-      columns.append(values)
-  return np.stack(columns, 1) if columns else np.zeros((len(table), 0))
+  return np.concatenate([np.zeros((len(table), 0)),
+                         *(_coded(table[name], _levels(table[name])) for name in names)], 1)
+
+
+def _levels(column: pandas.Series) -> tuple[str, ...]:
+  """The values of a column of text; none of numbers."""
+  text = tables.categories(column).dropna()
+  numbers = pandas.to_numeric(text, errors='coerce')
+  return tuple(sorted(set(text))) if numbers.isna().any() else ()
+
+
+def _coded(column: pandas.Series, levels: tuple[str, ...]) -> np.ndarray:
+  text = tables.categories(column)
+  if not levels:
+    return pandas.to_numeric(text, errors='coerce').to_numpy(float)[:, None]
+  missing = ~text.isin(levels).to_numpy()
+  columns = [np.where(missing, np.nan, text == level) for level in levels[1:]]
+  return np.stack(columns, 1) if columns else np.zeros((len(text), 0))
 
 
 def columns_of(wanted: Harmonization, target: Target, splits: list[Split],
-               table: pandas.DataFrame) -> tuple[np.ndarray, list[str]]:
+               table: pandas.DataFrame) -> tuple[Coding, np.ndarray, list[str]]:
   """What ComBat needs of each scan of a target beside its features, [m, 2 + kept], and notes.
 
   A column that is, or tells, what the task predicts is never kept: harmonising a scan would need
@@ -199,22 +150,19 @@ def columns_of(wanted: Harmonization, target: Target, splits: list[Split],
   keep = [column for column in wanted.keep if not _tells(column, target, own)]
   notes = [f'{name}: harmonised without keeping {listed(sorted(set(wanted.keep) - set(keep)))}, '
            'which is or tells what is predicted'] if len(keep) < len(wanted.keep) else []
-  text = tables.categories(own[wanted.column])
-  sites, codes = np.unique(text.fillna('').to_numpy(str), return_inverse=True)
-  codes = np.where(text.isna().to_numpy(), _UNKNOWN, codes)
-  covariates = coded(own, tuple(keep))
-  lacking = np.isnan(covariates).any(1)
-  if lacking.any():
-    notes.append(f'{name}: {int(lacking.sum())} scans without {listed(keep)} are harmonised with '
-                 "the fitted side's mean of it")
+  coding = Coding.of(own, wanted.column, tuple(keep))
+  _, people = np.unique(target.groups, return_inverse=True)
+  numbers, lacking = coding.numbers(own, people)
+  notes += [f'{name}: {note}' for note in lacking]
+  codes = numbers[:, 0].astype(int)
   passed: set[str] = set()
   for fit, test in splits:
-    fitted = set(codes[fit]) - {_UNKNOWN}
+    fitted = set(codes[fit]) - {UNKNOWN}
     if len(fitted) < 2:
       raise UserError(f'{name}: not harmonised: a fitted side has a single {wanted.column}')
-    passed |= {sites[code] if code != _UNKNOWN else 'unknown'
+    passed |= {coding.sites[code] if code != UNKNOWN else 'unknown'
                for code in set(codes[test]) - fitted}
-    _check_told_apart(name, wanted.column, codes[fit], covariates[fit])
+    _check_told_apart(name, wanted.column, codes[fit], numbers[fit, 2:])
   if passed and wanted.unseen == REFUSE:
     raise UserError(f'{name}: not harmonised: nobody of {wanted.column} {listed(sorted(passed))} '
                     'is on the fitted side of some split; --config.unseen_sites=pass leaves those '
@@ -222,8 +170,7 @@ def columns_of(wanted: Harmonization, target: Target, splits: list[Split],
   if passed:
     notes.append(f'{name}: scans of {wanted.column} {listed(sorted(passed))} are not harmonised '
                  'where nobody of theirs is on the fitted side')
-  _, people = np.unique(target.groups, return_inverse=True)
-  return np.column_stack([codes, people, covariates]), notes
+  return coding, numbers, notes
 
 
 def _tells(column: str, target: Target, table: pandas.DataFrame) -> bool:
@@ -246,7 +193,7 @@ def _tells(column: str, target: Target, table: pandas.DataFrame) -> bool:
 
 def _check_told_apart(name: str, column: str, codes: np.ndarray, covariates: np.ndarray) -> None:
   """Raises UserError where kept covariates, or a sum of some, are the same thing as sites."""
-  known = (codes != _UNKNOWN) & ~np.isnan(covariates).any(1)
+  known = (codes != UNKNOWN) & ~np.isnan(covariates).any(1)
   covariates = covariates[known] - covariates[known].mean(0)
   covariates = covariates / np.maximum(covariates.std(0), 1e-12)
   one_hot = (codes[known][:, None] == np.unique(codes[known])).astype(float)

@@ -10,6 +10,7 @@ from anatcl_jax.evaluation.columns import Columns
 from anatcl_jax.evaluation.estimators import MEAN
 from anatcl_jax.evaluation.harmonization import coded
 from anatcl_jax.evaluation.results import COVARIATES, MORPHOMETRY
+from anatcl_jax.evaluation.rows import in_order
 from anatcl_jax.evaluation.target import Target
 from anatcl_jax.evaluation.tasks import Task
 
@@ -18,7 +19,7 @@ Variants = tuple[np.ndarray | Columns, ...]
 
 
 def inputs(target: Target, cohort: Cohort, encoders: dict[str, Variants]) -> dict[str, Variants]:
-  """Every representation of a target's scans, by name: encoders first, then the baselines.
+  """Every representation of a target's scans, by name, in the order of tables.
 
   Encoders hold all scans of the cohort, each as one array, or as several drawn by seeds. No
   baseline holds what is to be predicted.
@@ -29,8 +30,8 @@ def inputs(target: Target, cohort: Cohort, encoders: dict[str, Variants]) -> dic
   if (values := covariates(target.task, cohort.table)) is not None:
     found[COVARIATES] = (values,)
   found[MEAN] = (np.zeros((len(cohort.table), 1)),)
-  return {name: tuple(values[target.rows] for values in variants)
-          for name, variants in found.items()}
+  return {name: tuple(values[target.rows] for values in found[name])
+          for name in in_order(found)}
 
 
 def morphometry(task: Task, cohort: Cohort) -> np.ndarray | None:

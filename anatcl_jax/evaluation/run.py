@@ -18,8 +18,8 @@ from anatcl_jax.evaluation import (
   derived,
   estimators,
   harmonization,
+  rows,
   scanners,
-  statistics,
 )
 from anatcl_jax.evaluation import cohort as cohorts
 from anatcl_jax.evaluation.cohort import Cohort
@@ -36,14 +36,14 @@ from anatcl_jax.evaluation.evaluate import (
 from anatcl_jax.evaluation.finished import Finished, Part, key
 from anatcl_jax.evaluation.given_splits import GivenSplits
 from anatcl_jax.evaluation.representations import Variants, inputs, morphometry
-from anatcl_jax.evaluation.results import HARMONISED, Evaluation, Outcome, is_derived
+from anatcl_jax.evaluation.results import BESIDE, HARMONISED, Evaluation, Outcome, is_derived
 from anatcl_jax.evaluation.target import Target, read_target
 from anatcl_jax.evaluation.tasks import BRAIN_AGE, CHALLENGE, CLASSIFICATION, Task
 from anatcl_jax.progress import progress_bar
 
 SITE = Task('site', 'site', CLASSIFICATION)
 COMPARISONS = ('task', 'metric', 'estimator', 'features', 'against', 'difference', 'low', 'high',
-               'test', 't', 'p', 'p_holm', 'n', 'folds')
+               'test', 't', 'p', 'p_holm', 'family', 'n', 'folds')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,19 +162,22 @@ def _done(target: Target, protocol: Protocol | None, cohort: Cohort, found: dict
                                _tells_sites(target.task))
     notes += more
     scored = evaluate(protocol, found, settings, advance)
-    plain = [one for one in scored if not is_derived(one.outcome.features)]
+    alone = [one for one in scored if not one.outcome.features.startswith(BESIDE)]
     if target.task.kind == BRAIN_AGE:
       rest, words = brain_age.others(protocol.target, cohort)
-      gaps = brain_age.gaps(plain, protocol, cohort, encoders, rest)
-      gap_groups = brain_age.groups(gaps, cohort, target.task, plain, settings.fewest)
-      notes += [words] if words else []
+      gaps, more = brain_age.gaps(alone, protocol, cohort, encoders, rest)
+      gap_groups = brain_age.groups(gaps, cohort, target.task, alone, settings.fewest)
+      notes += [*words, *more]
     if save:
-      save(plain)
+      save([one for one in alone if not (_tells_sites(target.task)
+                                         and is_derived(one.outcome.features))])
     if networks and target.task.kind != BRAIN_AGE and not _tells_sites(target.task):
       try:
         scored += of_networks(protocol, networks)
       except UserError as error:
         notes.append(f'{name}: no networks: {error}')
+    order = rows.in_order(one.outcome.features for one in scored)
+    scored.sort(key=lambda one: order.index(one.outcome.features))
     if _tells_sites(target.task):
       leaks = beyond.leakage([one for one in scored if one.outcome.estimator in (
           settings.estimators[0], estimators.MEAN)])
@@ -206,7 +209,8 @@ def _together(parts: list[Part], refused: list[Outcome], tasks: dict[str, tuple[
   outcomes = refused + [one for part in named for one in part.outcomes]
   return Evaluation(
       outcomes=tuple(sorted(outcomes, key=lambda outcome: list(tasks).index(outcome.task.name))),
-      comparisons=_adjusted([row for part in named for row in part.compared]),
+      comparisons=rows.adjusted(pandas.DataFrame(
+          [row for part in named for row in part.compared], columns=COMPARISONS)),
       leakage=_joined([part.leakage for part in parts if len(part.leakage)][-1:], beyond.LEAKAGE),
       leave_one_site_out=_joined([part.left_out for part in parts], beyond.LEFT_OUT),
       reliability=pandas.DataFrame(columns=beyond.RELIABILITY), icc={},
@@ -284,17 +288,6 @@ def _whole(cohort: Cohort, encoders: dict[str, Variants]) -> dict[str, np.ndarra
   found = {name: variants[0] for name, variants in encoders.items()}
   values = morphometry(SITE, cohort)
   return found if values is None else found | {'morphometry': values}
-
-
-def _adjusted(rows: list[dict]) -> pandas.DataFrame:
-  """Holm's correction over the evaluation's comparisons with whatever knows something.
-
-  That an encoder is better than the mean is no question of its own, and makes no other stricter.
-  """
-  table = pandas.DataFrame(rows, columns=COMPARISONS)
-  p = table['p'].to_numpy(float)
-  return table.assign(p_holm=statistics.holm(
-      np.where(table['against'] == estimators.MEAN, np.nan, p)))
 
 
 def _joined(parts: list[pandas.DataFrame], columns: tuple[str, ...]) -> pandas.DataFrame:

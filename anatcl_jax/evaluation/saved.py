@@ -24,13 +24,18 @@ from anatcl_jax import __version__, outputs
 from anatcl_jax.errors import UserError, listed
 from anatcl_jax.evaluation import brain_age, fitted
 from anatcl_jax.evaluation.cohort import Cohort
+from anatcl_jax.evaluation.combat import ComBat
+from anatcl_jax.evaluation.derived import with_sites
 from anatcl_jax.evaluation.evaluate import Scored
 from anatcl_jax.evaluation.fitted import FittedProbe
-from anatcl_jax.evaluation.results import Outcome
+from anatcl_jax.evaluation.harmonization import Coding
+from anatcl_jax.evaluation.results import HARMONISED, Outcome, plain
 from anatcl_jax.evaluation.tasks import BRAIN_AGE
 
 FOLDER = 'probes'
-_FORMAT = 1
+_FORMAT, _HARMONISED_FORMAT = 1, 2     # who knows of no harmonisation must not read the second
+_COMBAT = 'combat/'
+_LEARNED = ('impute', 'sites', 'alpha', 'beta', 'sigma', 'gamma', 'delta')     # by ComBat.fit
 _ENDINGS = ('.json', '.safetensors')
 _NEEDED = ('format', 'task', 'features', 'estimator', 'encoders', 'softmax', 'probes', 'fitted',
            'score', 'synthetic', 'trained_on_synthetic', 'sha256')
@@ -43,7 +48,7 @@ class SavedProbe:
   `record` has task {name, kind, column, unit, classes, healthy}, features, estimator, encoders (of
   the columns in their order: name, columns, and the settings of the encoder, as far as known),
   fitted {people, low, high of the number}, score {metric: [value, low, high] out of fold}, and
-  what is SYNTHETIC.
+  what is SYNTHETIC; of harmonised features harmonization {column, sites, keep, unseen}.
   """
 
   record: dict[str, Any]
@@ -53,8 +58,18 @@ class SavedProbe:
   def is_brain_age(self) -> bool:
     return self.record['task']['kind'] == BRAIN_AGE
 
+  @property
+  def coding(self) -> Coding | None:
+    """What harmonised features need of a table of labels; None of features as they are."""
+    return self.probes[0].coding
+
+  def harmonised(self, x: np.ndarray) -> np.ndarray:
+    """Features [n, F] as the first fold's probe has them, of what `table` takes."""
+    harmonizer = self.probes[0].harmonizer
+    return x if harmonizer is None else harmonizer.transform(x)
+
   def table(self, x: np.ndarray, age: np.ndarray | None = None) -> pandas.DataFrame:
-    """Predictions of features [n, F]: a number, or a class and probabilities.
+    """Predictions of features [n, F], with what `coding` needs: a number, or a class and rates.
 
     Of a brain age, with ages [n] (NaN where not known), also the gap raw and corrected.
     """
@@ -78,8 +93,9 @@ class SavedProbe:
 
 def name_of(task: str, features: str, estimator: str) -> str:
   """The name of a probe's files, without ending."""
+  end = '+harmonised' * features.endswith(HARMONISED)     # a plus is in no other name
   return '-'.join(urllib.parse.quote(part.replace(':', '--'), safe='') for part in (
-      task, features, *([estimator] if estimator != 'linear' else [])))
+      task, plain(features))) + end + f'-{estimator}' * (estimator != 'linear')
 
 
 def of_scored(one: Scored, encoders: list[dict[str, Any]], made: dict[str, Any]) -> SavedProbe:
@@ -93,9 +109,9 @@ def of_scored(one: Scored, encoders: list[dict[str, Any]], made: dict[str, Any])
   rows = np.unique(np.concatenate([fit for fit, _ in one.protocol.splits]))
   known = {} if outcome.classes else {'low': float(target.values[rows].min()),
                                       'high': float(target.values[rows].max())}
-  task = outcome.task
+  task, coding = outcome.task, one.probes[0].coding
   return SavedProbe({
-      'format': _FORMAT,
+      'format': _FORMAT if coding is None else _HARMONISED_FORMAT,
       'task': {'name': task.name, 'kind': task.kind, 'column': task.column, 'unit': task.unit,
                'classes': list(outcome.classes), 'healthy_column': task.healthy_column,
                'healthy': list(task.healthy)},
@@ -105,6 +121,8 @@ def of_scored(one: Scored, encoders: list[dict[str, Any]], made: dict[str, Any])
       'fitted': {'people': len(set(target.groups[rows])), **known},
       'score': {metric: [_plain(value), *map(_plain, outcome.interval.get(metric, ()))]
                 for metric, value in outcome.score.items()},
+      **({} if coding is None else {'harmonization': {
+          **dataclasses.asdict(coding), 'unseen': one.probes[0].harmonizer.unseen}}),
       **made}, one.probes)
 
 
@@ -117,7 +135,7 @@ def write(saved: SavedProbe, folder: pathlib.Path) -> pathlib.Path:
   record = saved.record
   name = name_of(record['task']['name'], record['features'], record['estimator'])
   arrays = {f'{place}/{key}': np.ascontiguousarray(values)
-            for place, one in enumerate(saved.probes) for key, values in one.arrays.items()}
+            for place, one in enumerate(saved.probes) for key, values in _arrays(one).items()}
   content = safetensors.numpy.save(arrays, {'made_by': outputs.MADE_BY})
   text = json.dumps({'made_by': outputs.MADE_BY} | record
                     | {'sha256': hashlib.sha256(content).hexdigest()}, indent=1) + '\n'
@@ -152,7 +170,7 @@ def read(path: pathlib.Path) -> SavedProbe:
     content = paths[1].read_bytes()
     if not isinstance(record, dict) or outputs.MARK not in str(record.get('made_by')):
       raise ValueError('it was not made by this program')
-    if record.get('format') != _FORMAT:
+    if record.get('format') not in (_FORMAT, _HARMONISED_FORMAT):
       raise ValueError(f'its format {record.get("format")!r} is not that of anatcl_jax '
                        f'{__version__}; {record["made_by"]}')
     if lacking := [name for name in _NEEDED if name not in record]:
@@ -162,12 +180,14 @@ def read(path: pathlib.Path) -> SavedProbe:
     arrays = safetensors.numpy.load(content)
     if not all(np.isfinite(values).all() for values in arrays.values()):
       raise ValueError('it holds numbers that are not finite')
-    probes = tuple(FittedProbe({name.partition('/')[2]: values for name, values in arrays.items()
-                                if name.partition('/')[0] == str(place)}, bool(record['softmax']))
-                   for place in range(record['probes']))
+    probes = tuple(_probe(record, {
+        name.partition('/')[2]: values for name, values in arrays.items()
+        if name.partition('/')[0] == str(place)}) for place in range(record['probes']))
     saved = SavedProbe(record, probes)
-    width = sum(one['columns'] for one in record['encoders'])
-    saved.table(np.zeros((1, width)), np.zeros(1))     # that all is there
+    x = np.zeros((1, sum(one['columns'] for one in record['encoders'])))
+    if saved.coding is not None:
+      x = with_sites(x, np.zeros((1, 2 + saved.coding.kept)))
+    saved.table(x, np.zeros(1))     # that all is there
   except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError,
           safetensors.SafetensorError) as error:
     why = error.strerror if isinstance(error, OSError) else f'{error}'
@@ -175,12 +195,34 @@ def read(path: pathlib.Path) -> SavedProbe:
   return saved
 
 
+def _arrays(probe: FittedProbe) -> dict[str, np.ndarray]:
+  if probe.harmonizer is None:
+    return probe.arrays
+  return probe.arrays | {f'{_COMBAT}{name}': getattr(probe.harmonizer, f'{name}_')
+                         for name in _LEARNED}
+
+
+def _probe(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> FittedProbe:
+  """One fold's, of a record and its arrays."""
+  own = {name: values for name, values in arrays.items() if not name.startswith(_COMBAT)}
+  probe = FittedProbe(own, bool(record['softmax']))
+  if record['format'] == _FORMAT:
+    return probe
+  said = record['harmonization']
+  coding = Coding(said['column'], tuple(said['sites']),
+                  tuple((name, tuple(levels)) for name, levels in said['keep']))
+  combat = ComBat(coding.kept, said['unseen'])
+  for name in _LEARNED:
+    setattr(combat, f'{name}_', arrays[f'{_COMBAT}{name}'])
+  return dataclasses.replace(probe, harmonizer=combat, coding=coding)
+
+
 def saver(folder: pathlib.Path, cohort: Cohort, encoders: dict[str, list[dict[str, Any]]],
           tasks: set[str], made: dict[str, Any]) -> Callable[[list[Scored]], None]:
   """What writes the probes of `encoders` (identity.of_sources) for some tasks, as each is done."""
   def save(scored: list[Scored]) -> None:
     for one in scored:
-      name = one.outcome.features
+      name = plain(one.outcome.features)
       if one.outcome.task.name in tasks and name in encoders and one.probes:
         write(of_scored(one, encoders[name], {
             'labels': cohort.source, 'synthetic': cohort.synthetic,

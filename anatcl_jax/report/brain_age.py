@@ -100,7 +100,8 @@ def _gaps(evaluation: Evaluation, own: pandas.DataFrame, name: str, control: str
   panels[1][1].set_xlim(-0.6, len(names) - 0.4)
   if len(names) > 1:
     panels[0][0].legend(frameon=False, fontsize=8)
-  return Picture(f'brain-age-{name.replace(":", "--")}', figure, f'Brain-age gap of {name}',
+  file = 'brain-age-' + name.replace(':', '--').replace(', ', '-')
+  return Picture(file, figure, f'Brain-age gap of {name}',
                  'Raw above, corrected for age below. Left, a point a scan; right, a point a '
                  'person, with the group\'s mean and its 95 % interval. The healthy are predicted '
                  'out of fold; nobody else is ever fitted on.', '; '.join(words))

@@ -7,6 +7,7 @@ from typing import Any
 
 from anatcl_jax.cohorts.morphometry import FREESURFER
 from anatcl_jax.cohorts.origins import Origin
+from anatcl_jax.evaluation import rows
 from anatcl_jax.evaluation.estimators import NETWORK
 from anatcl_jax.evaluation.results import (
   BESIDE,
@@ -115,8 +116,7 @@ def paragraph(evaluation: Evaluation, saliency_method: str | None = None) -> tup
               f'corrected for shared fitted sides {cite("nadeau")}{cite("tukey")}.')
   if len(evaluation.comparisons):
     text.append('Encoders were compared with every other representation by the corrected t test '
-                f'{cite("nadeau")} on the same participants, p values adjusted after Holm '
-                f'{cite("holm")} over all comparisons but those with the mean.')
+                f'{cite("nadeau")} on the same participants. {_families(evaluation, cite)}')
   if networks := [one.features for one in outcomes if one.estimator == NETWORK]:
     text.append(f'{_listed(list(dict.fromkeys(networks)))}: networks of the encoder\'s kind '
                 'with a linear layer were trained on the fitted side of each split, from scratch '
@@ -126,15 +126,15 @@ def paragraph(evaluation: Evaluation, saliency_method: str | None = None) -> tup
                    '{network_epochs} epochs'.format(**config)
                    if 'network_epochs' in config else '')
                 + '; the best epoch for a fifth of the fitted participants was kept.')
-  rows = list(dict.fromkeys(one.features for one in outcomes))
-  baselines = [name for name in rows if is_baseline(name) and not is_derived(name)]
+  names = list(dict.fromkeys(one.features for one in outcomes))
+  baselines = [name for name in names if is_baseline(name) and not is_derived(name)]
   text.append(f'Baselines on the same splits: {_listed(baselines)}.')
   if any(one.seeds > 1 for one in outcomes):
     text.append('Of the untrained encoder the first seed stands in all tables and figures.')
-  if any(name.startswith(BESIDE) for name in rows):
+  if any(name.startswith(BESIDE) for name in names):
     text.append('What features add to covariates is the difference between probes of both and of '
                 'covariates alone, covariates weighted as much as all features together.')
-  if any(name.endswith(HARMONISED) for name in rows):
+  if any(name.endswith(HARMONISED) for name in names):
     kept = {'auto': 'age and sex', 'none': 'nothing'}.get(config.get('keep'), config.get('keep'))
     text.append(f'Features were also harmonised over {config.get("harmonize")} by ComBat '
                 f'{cite("johnson")}{cite("fortin")}, learned on the fitted side of each split, '
@@ -163,6 +163,26 @@ def paragraph(evaluation: Evaluation, saliency_method: str | None = None) -> tup
   if saliency_method:
     text.append(f'Saliency maps are {saliency_method} maps of the linear probe.')
   return ' '.join(text), [REFERENCES[name] for name in cited]
+
+
+def _families(evaluation: Evaluation, cite: Callable[[str], str]) -> str:
+  """Which p values were adjusted together."""
+  counts = evaluation.comparisons.query('family != ""').groupby('family', sort=False).size()
+  words = {rows.ADDED: 'what features add to covariates',
+           rows.HARMONISATION: 'what harmonisation changes',
+           rows.MORE_BASELINES: 'networks trained on the task and other pooling'}
+  secondary = [f'{said} ({counts[name]})' for name, said in words.items() if name in counts]
+  text = []
+  if rows.MAIN in counts:
+    text.append(f'p values were adjusted after Holm {cite("holm")} over the {counts[rows.MAIN]} '
+                'comparisons of encoders, as they are, with each other and with the untrained '
+                'encoder, morphometry and covariates in all tasks.')
+  if secondary:
+    text.append('Secondary comparisons were adjusted '
+                f'{"after Holm " + cite("holm") + " " if not text else ""}'
+                f'in {"families" if len(secondary) > 1 else "a family"} of their own: '
+                f'{_listed(secondary)}.')
+  return ' '.join([*text, 'Comparisons with the mean were not adjusted.'])
 
 
 def _cited_tool(data: dict[str, Any], cite: Callable[[str], str]) -> str:

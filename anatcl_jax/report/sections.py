@@ -18,7 +18,8 @@ from anatcl_jax.report.style import Picture
 
 ALL = 'all'
 _OF_THEIR_OWN = ('saliency', 'training')     # whose pictures say themselves what is SYNTHETIC
-_COMPARED = ('task', 'features', 'against', 'difference', 'low', 'high', 'p', 'p_holm', 'n')
+_COMPARED = ('task', 'features', 'against', 'difference', 'low', 'high', 'p', 'p_holm', 'family',
+             'n')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,11 +115,12 @@ def _comparisons(found: Found) -> list[Section]:
   return [Section(
       'Comparisons',
       'A difference above 0 favours the features named first, and is told apart from 0 where its '
-      'interval excludes 0; p_holm takes into account how many comparisons were made.',
+      'interval excludes 0; p_holm takes into account how many comparisons its family holds: main '
+      'is of encoders as they are, and each further question has its own.',
       tables=tables.table(
           found.evaluation.comparisons[list(_COMPARED)],
           'Differences in the main metric with 95 % intervals; p is of the corrected t test, '
-          'p_holm adjusted over all rows but those against the mean'))]
+          'p_holm adjusted within a family, and not against the mean'))]
 
 
 def _benchmark(found: Found) -> list[Section]:

@@ -11,6 +11,7 @@ import pytest
 from anatcl_jax.errors import UserError
 from anatcl_jax.evaluation import brain_age, contrasts, finished, healthy, measures, tasks
 from anatcl_jax.evaluation.evaluate import Settings, choose_protocol, evaluate
+from anatcl_jax.evaluation.harmonization import asked
 from anatcl_jax.evaluation.run import Extent, run
 from anatcl_jax.evaluation.target import read_target
 from tests.evaluation.probing import cohort_of, target_of
@@ -116,6 +117,35 @@ def test_the_correction_of_a_fold_never_saw_it(found):
   again, = evaluate(other, {'ours': (own,)}, QUICK)
   assert again.probes[0].correction == scored.probes[0].correction
   assert scored.probes[1].correction != scored.probes[0].correction
+
+
+def test_harmonised_features_have_gaps_without_the_site_s_part(found):
+  """Patients of a site without healthy people have none, unless such scans are to be passed."""
+  cohort, x, _ = found
+  site = cohort.table['site'].where(np.arange(240) % 30 != 0, 'q').to_numpy()     # of patients only
+  cohort = dataclasses.replace(cohort, table=cohort.table.assign(site=site))
+  x = x + 1.5 * (site == 'y')[:, None].astype(np.float32)
+  gaps, notes = {}, {}
+  for unseen in ('refuse', 'pass'):
+    settings = dataclasses.replace(QUICK, harmonization=asked('site', 'auto', unseen))
+    evaluation = _run(cohort, x, settings)
+    gaps[unseen] = evaluation.gaps.set_index(['features', 'participant_id'])['gap']
+    notes[unseen] = ' '.join(evaluation.notes)
+  people = cohort.table['participant_id'].to_numpy()
+  assert set(gaps['refuse'].loc['ours, harmonised'].index) == set(people[site != 'q'])
+  assert '8 scans of a site without healthy people have no gap of harm' in notes['refuse']
+  assert '8 scans of a site without healthy people are not harmonised' in notes['pass']
+  assert set(gaps['pass'].loc['ours, harmonised'].index) == set(people)
+  assert set(gaps['refuse'].loc['ours'].index) == set(people)
+  for row, least, most in (('ours', 6, 20), ('ours, harmonised', -2, 2)):
+    own = gaps['refuse'].loc[row].reindex(people).to_numpy()
+    ill = (cohort.table['diagnosis'] == 'AD').to_numpy()
+    apart = np.nanmean(own[ill & (site == 'y')]) - np.nanmean(own[ill & (site == 'x')])
+    assert least < apart < most
+  # The planted gap of patients is there without the site's part.
+  row = _row(evaluation, brain_age.CORRECTED, features='ours, harmonised')
+  assert row['low'] < SHIFT * row['slope'] < row['high'] and row['low'] > 0
+  assert 'covariates + ours' not in gaps['pass'].index
 
 
 def test_a_correction_that_saw_everybody_hides_the_gap(found):

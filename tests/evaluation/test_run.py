@@ -45,8 +45,8 @@ def test_every_representation_stands_beside_every_other(evaluation):
   done = table[table['n'] > 0]
   for name in ('age', 'sex', 'thickness:lh_insula'):
     assert list(dict.fromkeys(done[done['task'] == name]['features'])) == [
-        'good', 'poor', 'untrained', 'morphometry', 'covariates', 'covariates + good',
-        'covariates + poor', 'covariates + morphometry', 'mean']
+        'good', 'covariates + good', 'poor', 'covariates + poor', 'untrained', 'morphometry',
+        'covariates + morphometry', 'covariates', 'mean']
   assert set(done['n']) == {180} and set(done['subjects']) == {90} and set(done['folds']) == {2}
   age = done[(done['task'] == 'age') & (done['metric'] == 'mae')].set_index('features')
   assert age.loc['good', 'mean'] < age.loc['poor', 'mean'] < age.loc['mean', 'mean']
