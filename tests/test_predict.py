@@ -285,7 +285,8 @@ def test_damaged_probes_are_refused(place, tmp_path, capsys):
     predict.main(['--probe', str(own / 'nothing'), '--features', 'x.tsv', '--out',
                   str(tmp_path / 'new.tsv')])
   assert stop.value.code == 2 and not list(tmp_path.glob('*new*'))
-  assert 'holds age-ours-svm.json, age-ours.json' in capsys.readouterr().err
+  said = capsys.readouterr().err
+  assert 'probes holds age-ours' in said and 'age-ours-svm.json, age-ours.json, ' in said
 
 
 def test_files_of_others_among_the_probes_are_kept(place, tmp_path):
