@@ -70,7 +70,8 @@ def fit(values: np.ndarray, kernel: str, classes: int) -> dict[str, np.ndarray]:
   """
   known = values[np.isfinite(values)]
   if kernel == NUMBER:
-    return {'mean': np.float32(known.mean()), 'deviation': np.float32(known.std())}
+    return {'mean': np.asarray(known.mean(), np.float32),
+            'deviation': np.asarray(known.std(), np.float32)}
   counts = np.bincount(known.astype(int), minlength=classes)
   there = counts > 0
   weights = np.zeros(classes, np.float32)

@@ -239,6 +239,21 @@ def test_a_stated_sharpness_without_site_and_age(small_model, training_set, tmp_
   assert statistics['anatomy']['kept'].tolist() == ['sex=F', 'sex=M']
 
 
+def test_a_supervised_run_goes_on_with_its_statistics(small_model, training_set, tmp_path):
+  table = training_set.table
+  rows = []
+  for workdir, epochs in (('resumed', 1), ('resumed', 2), ('whole', 2)):
+    config = _config(training_set, 'encoder=tiny,regress=age,classify=sex', epochs=epochs)
+    train.train(config, tmp_path / workdir)
+    rows = [tracking.read_metrics(tmp_path / name)[-1] for name in {'resumed', workdir}]
+  assert rows[0]['loss'] == rows[1]['loss'] and rows[0]['step'] == 8
+  records, _ = pipeline.split_by_participant(table['participant_id'].to_numpy(), 0, 5, 0)
+  age = table['age'].to_numpy(float)[records]
+  statistics = stored.read(tmp_path / 'whole', 8)[1]['statistics']
+  np.testing.assert_allclose([statistics['age']['mean'], statistics['age']['deviation']],
+                             [age.mean(), age.std()], rtol=1e-6)
+
+
 def test_runs_from_before_a_key_was_there_go_on(small_model, training_set, tmp_path):
   config = _config(training_set, epochs=1)
   train.train(config, tmp_path / 'run')
