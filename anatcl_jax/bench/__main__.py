@@ -4,6 +4,7 @@
   python -m anatcl_jax.bench accelerator --config=configs/pretrain.py
   python -m anatcl_jax.bench loop --config=configs/pretrain.py:demo
   python -m anatcl_jax.bench loss
+  python -m anatcl_jax.bench operations --config=configs/pretrain.py
   python -m anatcl_jax.bench prepare
   python -m anatcl_jax.bench t1 --volumes GLOB --labels TEXT
 """
@@ -18,6 +19,7 @@ COMMANDS = {
     'loop': ('anatcl_jax.bench.loop', 'what the host adds to a step of a config'),
     'loss': ('anatcl_jax.bench.loss', 'time and memory of the losses up to 8,192 subjects'),
     't1': ('anatcl_jax.bench.t1', 'what prepare t1 reaches, beside a reference, and its cost'),
+    'operations': ('anatcl_jax.bench.operations', 'convolutions and the rest, beside PyTorch'),
     'prepare': ('anatcl_jax.bench.prepare', 'volumes a second of prepare, and of reading shards'),
 }
 

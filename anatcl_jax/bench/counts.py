@@ -20,6 +20,8 @@ class Layer:
   outputs: int
   kernel: int      # K^3 C F
   features: int
+  # [X, Y, Z, C] of the input, K, stride and padding
+  geometry: tuple = dataclasses.field(default=(), compare=False)
 
   @property
   def flops(self) -> int:
@@ -37,7 +39,9 @@ def layers(encoder: nn.Module, volume_shape: tuple[int, ...]) -> list[Layer]:
       module, x = context.module, arguments[0]
       kernel = module.kernel_size**3 * x.shape[-1] * module.features
       found.append(Layer('/'.join(module.path), math.prod(x.shape[1:]),
-                         math.prod(result.shape[1:]), kernel, module.features))
+                         math.prod(result.shape[1:]), kernel, module.features,
+                         (x.shape[1:], module.kernel_size, module.stride,
+                          module.kernel_size // 2 if module.padding is None else module.padding)))
     return result
 
   with nn.intercept_methods(record):

@@ -62,11 +62,19 @@ def inputs(results: Results, of_step: dict[str, Any]) -> list[str]:
 def against_torch(results: Results, config: ml_collections.ConfigDict, shape: tuple[int, ...]
                   ) -> list[str]:
   """Medians of either and the ratios of the pairs."""
-  names = {'forward': 'encoder, frozen', 'identical views': 'step, two identical views',
+  names = {'forward': 'encoder, frozen', 'forward by JAX': 'encoder, frozen, by JAX alone',
+           'identical views': 'step, two identical views',
            'different views': 'step, two different views'}
-  rows = [f'| {names[r["case"]]} | {r["batch"]} | {r["torch_s"]:.2f} s | {r["ours_s"]:.2f} s | '
-          f'**{r["ratio_median"]:.2f}** ({r["ratio_min"]:.2f} to {r["ratio_max"]:.2f}) |'
-          for r in results]
+
+  def row(name: str, torch: str, ours: str, r: dict[str, Any]) -> str:
+    return (f'| {name} | {r["batch"]} | {torch} | {ours} | **{r["ratio_median"]:.2f}** '
+            f'({r["ratio_min"]:.2f} to {r["ratio_max"]:.2f}) |')
+
+  rows = [row(f'{names[r["case"]]}{", by " * bool(r["engine"])}{r["engine"]}',
+              f'{r["torch_s"]:.2f} s', f'{r["ours_s"]:.2f} s', r)
+          if r['part'] == 'torch' else
+          row(f'.nii.gz to features, by {r["engine"]}', f'{r["torch_per_minute"]:.0f} a minute',
+              f'{r["ours_per_minute"]:.0f} a minute', r) for r in results]
   import torch
   return [f'{cpu()}; {config.encoder}, {_size(shape)}, float32; torch '
           f'{torch.__version__}; {results[0]["rounds"]} pairs in turn', '',

@@ -37,8 +37,8 @@ def command_line_parser(prog: str) -> command_line.ConfigParser:
   """The parser of the command's arguments."""
   parser = command_line.ConfigParser(prog=prog, description=__doc__, config='pretrain')
   parser.add_argument('--against-torch', action='store_true',
-                      help='only compare with the released PyTorch module: forward with batch 1 '
-                           'and config.batch_size, and the step')
+                      help='only compare with the released PyTorch module: forward and step with '
+                           'batch 1 and config.batch_size, and images to features')
   parser.add_argument('--scaling', action='store_true',
                       help='only time and memory of the step by batch, volume and devices')
   parser.add_argument('--plan', action='store_true',
@@ -104,9 +104,8 @@ def _cases(config: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
   from anatcl_jax.bench import versus_torch
   shape, batch = crop_sizes(config.crop) or _OPENBHB, config.batch_size
   if options.against_torch:
-    forward = [{'part': 'torch', 'case': 'forward', 'batch': n} for n in sorted({1, batch})]
-    return forward + [{'part': 'torch', 'case': case, 'batch': batch}
-                      for case in versus_torch.CASES[1:]]
+    return [{'part': 'torch', 'case': case, 'batch': n}
+            for case in versus_torch.CASES for n in sorted({1, batch})] + [{'part': 'images'}]
   if not options.scaling:
     return [{'part': 'step', 'shape': shape, 'batch': batch}] + [
         {'part': 'input', 'stored_as': dtype} for dtype in ('float16', 'uint8')] + [
@@ -120,11 +119,13 @@ def _cases(config: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _run_case(config: Any, case: dict[str, Any], options: argparse.Namespace) -> Figures:
-  from anatcl_jax.bench import inputs, steps, versus_torch
+  from anatcl_jax.bench import images, inputs, steps, versus_torch
   shape = tuple(case.get('shape', crop_sizes(config.crop) or _OPENBHB))
   config.batch_size = case.get('batch', config.batch_size)
   if case['part'] == 'torch':
     return versus_torch.run(config, shape, case['case'], options.rounds)
+  if case['part'] == 'images':
+    return images.run(config, options.spacing, options.rounds)
   if case['part'] == 'input':
     return inputs.run(config, case['stored_as'], options.spacing, options.rounds)
   if case['part'] == 'end to end':

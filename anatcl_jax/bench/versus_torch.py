@@ -17,33 +17,43 @@ import numpy as np
 from anatcl_jax import models
 from anatcl_jax.bench import steps, timing
 from anatcl_jax.errors import UserError
+from anatcl_jax.frozen import extract
 from anatcl_jax.training import optim, step
+from anatcl_jax.weights import load
 
 VIEWS = 2
-CASES = ('forward', 'identical views', 'different views')
+CASES = ('forward', 'forward by JAX', 'identical views', 'different views')
 
 
 def run(config: ml_collections.ConfigDict, shape: tuple[int, ...], case: str, rounds: int
         ) -> dict[str, float]:
   """Median seconds of either, and the ratio ours / PyTorch pair by pair, for config.batch_size.
 
-  Cases: the frozen encoder's forward pass, and the training step with two views.
+  Cases: the frozen encoder as `features` runs it, and by JAX alone, which training uses; the
+  training step with two views.
 
   Raises:
     UserError: PyTorch or the package anatcl is missing, or has no such encoder.
   """
   batch = steps.random_batch(config, shape, config.batch_size)
-  make = {'forward': (_forward, _torch_forward), 'identical views': (_step, _torch_step),
+  make = {'forward': (_frozen, _torch_forward),
+          'forward by JAX': (_forward, _torch_forward), 'identical views': (_step, _torch_step),
           'different views': (_two_view_step, _torch_step)}[case]
   ours, theirs = (function(config, batch) for function in make)
   seconds = timing.interleaved({'torch': theirs, 'ours': ours}, rounds)
   ratios = timing.ratio(seconds['ours'], seconds['torch'])
   return {'batch': config.batch_size, 'ours_s': timing.summary(seconds['ours']),
           'torch_s': timing.summary(seconds['torch']), 'rounds': rounds,
+          'engine': extract.engine(load.fresh(config.encoder, 0)) if case == 'forward' else '',
           **{f'ratio_{name}': value for name, value in ratios.items()}}
 
 
 # ---- Ours ----------------------------------------------------------------------------------------
+
+
+def _frozen(config, batch) -> Callable[[], object]:
+  encode = extract.frozen(load.fresh(config.encoder, 0))
+  return lambda: encode(batch['volume'])
 
 
 def _forward(config, batch) -> Callable[[], object]:

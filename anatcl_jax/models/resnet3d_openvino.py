@@ -44,30 +44,33 @@ def frozen(encoder: ResNet3D, variables: dict[str, Any], with_stages: bool = Fal
   a shape; calls from several threads go one after another, each on all cores. Values beyond
   LARGEST are none for it: its ReLU makes 0 of NaN, and so hides what overflows.
   """
-  openvino, lock = _openvino(), threading.Lock()
-  core = openvino.Core()
-
-  @functools.lru_cache(_KEPT)
-  def request(shape: tuple[int, ...]) -> Any:
-    # Full float32 where the processor would rather have bfloat16. Threads that are not pinned to
-    # cores get along with those of other processes, and with those that read volumes ahead.
-    network = _network(openvino, encoder, variables, shape, with_stages)
-    return core.compile_model(network, 'CPU', {
-        'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY',
-        'ENABLE_CPU_PINNING': False}).create_infer_request()
+  lock, request_of = threading.Lock(), functools.lru_cache(_KEPT)(
+      functools.partial(request, encoder, variables, with_stages))
 
   def run(volumes: np.ndarray) -> list[np.ndarray]:
     volumes = np.ascontiguousarray(volumes[:, None], np.float32)
     with lock:
-      found = request(volumes.shape).infer([volumes])
+      found = request_of(volumes.shape).infer([volumes])
       return [np.array(value) for value in found.to_tuple()]
 
   return run
 
 
+def request(encoder: ResNet3D, variables: dict[str, Any], with_stages: bool, shape: Sequence[int],
+            **settings: Any) -> Any:
+  """OpenVINO's request of a compiled network for volumes [N, 1, X, Y, Z], with more settings."""
+  openvino = _openvino()
+  network = _network(openvino, encoder, variables, shape, with_stages)
+  # Full float32 where the processor would rather have bfloat16. Threads that are not pinned to
+  # cores get along with those of other processes, and with those that read volumes ahead.
+  return openvino.Core().compile_model(network, 'CPU', {
+      'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY',
+      'ENABLE_CPU_PINNING': False, **settings}).create_infer_request()
+
+
 def version() -> str:
   """Of the package."""
-  return _openvino().get_version()
+  return _openvino().get_version().partition('-')[0]
 
 
 def _openvino() -> ModuleType:
@@ -98,7 +101,8 @@ def _network(openvino: ModuleType, encoder: ResNet3D, variables: dict[str, Any],
     bias = norm['bias'] - norm['mean'] * gain
     kernel = np.asarray(kernel * gain, np.float32).transpose(4, 3, 0, 1, 2)
     padding = [kernel.shape[-1] // 2] * 3
-    x = ops.convolution(x, ops.constant(kernel), [stride] * 3, padding, padding, [1] * 3)
+    x = ops.convolution(x, ops.constant(kernel), [stride] * 3, padding, padding, [1] * 3,
+                        name=convolved)
     return ops.add(x, ops.constant(np.asarray(bias, np.float32).reshape(1, -1, 1, 1, 1)))
 
   def block(x, name, stride):
