@@ -5,7 +5,9 @@ Labels stand in a column beside the axes, so that they never overlap, each with 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -100,9 +102,11 @@ def _labels(axes, points: dict[str, tuple[float, float]], looks: dict[str, style
               fontweight='bold' if name in NAMES else 'normal')
 
 
-def _legend(figure: Figure, results: Results) -> None:
+def _legend(figure: Figure, results: Results, names: Iterable[str]) -> None:
+  """The groups of those who are shown."""
   from matplotlib.lines import Line2D
-  groups = [group for group in GROUPS if group in results.groups.values()]
+  own = {results.groups[name] for name in names}
+  groups = [group for group in GROUPS if group in own]
   figure.legend(handles=[Line2D([], [], color=LOOKS[group].color, marker=LOOKS[group].marker,
                                 linestyle='', label=group) for group in groups],
                 loc='outside lower center', ncols=3, fontsize=_FONT, frameon=False)
@@ -136,7 +140,7 @@ def age_and_disease(results: Results) -> Drawn | None:
     axes.axhline(alone.value, color=style.GREY, linestyle=':', linewidth=1)
     axes.text(0.01, alone.value, 'age and sex alone', color=style.GREY, fontsize=_FONT,
               transform=axes.get_yaxis_transform(), va='bottom')
-  _legend(figure, results)
+  _legend(figure, results, points)
   return figure, ('Disease against age, on sites never seen, a point an objective with 95 % '
                   'intervals over people and seeds. Higher at the same place across is more '
                   'knowledge of disease at equal knowledge of age.')
@@ -167,7 +171,7 @@ def differences(results: Results) -> Drawn | None:
     axes.locator_params(axis='x', nbins=4)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(-0.7, len(names) - 0.3)
-  _legend(figure, results)
+  _legend(figure, results, names)
   return figure, (f'Differences to {NAMES[AGE_ALONE]} with 95 % intervals, paired over people, '
                   'turned so that better is on the right (of site leakage: less). Filled marks are '
                   'shown after Holm; the band is what does not matter. Thickness, disease and '
@@ -199,7 +203,10 @@ def learning_curves(results: Results) -> Drawn | None:
     return None
   height = max(2.6, _LINE * (len(chosen) + 1))
   figure = _new(2 * height + 1.9, 'Knowledge with few labels', results)
-  looks = style.marks(chosen)
+  lines = {group: itertools.cycle(('-', '--', ':')) for group in GROUPS}
+  looks = {name: dataclasses.replace(LOOKS[results.groups[name]],
+                                     linestyle=next(lines[results.groups[name]]))
+           for name in chosen}
   for axes, kind in zip(figure.subplots(2, 1), kinds):
     ends: dict[str, tuple[float, float]] = {}
     for place, (name, points) in enumerate(curves[kind].items()):
@@ -209,15 +216,15 @@ def learning_curves(results: Results) -> Drawn | None:
       x = np.array([number for number, _ in points]) * 1.015**(place - len(chosen) / 2)
       y = np.array([[one.value, one.low, one.high] for _, one in points])
       axes.errorbar(x, y[:, 0], [y[:, 0] - y[:, 1], y[:, 2] - y[:, 0]], color=look.color,
-                    marker=look.marker, linestyle=look.linestyle, markersize=4, linewidth=1,
-                    elinewidth=0.6)
+                    marker=look.marker, linestyle=look.linestyle, markersize=4, linewidth=1.2,
+                    elinewidth=0.6, alpha=0.85)
       ends[name] = x[-1], y[-1, 0]
     axes.set_xscale('log')
     axes.set_xticks(numbers, [str(number) for number in numbers])
     axes.set_xticks([], minor=True)
     question = BY_NAME[f'{kind}_unseen']
     axes.set_xlabel('people with labels')
-    axes.set_ylabel(_axis(question), fontsize=9)
+    axes.set_ylabel(_axis(question), fontsize=_FONT)
     _labels(axes, ends, looks, height)
     style.tidy(axes)
   return figure, ('Learning curves on unseen sites: rows that always stand here, and of each group '
@@ -241,7 +248,7 @@ def site_and_identity(results: Results) -> Drawn | None:
     _points(axes, _both(results, 'site_accuracy', name), results, height)
     axes.set_ylabel(_axis(BY_NAME[name]))
     axes.set_xlabel(_axis(BY_NAME['site_accuracy']) + f', chance {chance:.2f}')
-  _legend(figure, results)
+  _legend(figure, results, results.groups)
   return figure, ('How well a feature agrees over two scanners, and how often a person is found '
                   'again on another scanner, against how well it tells the seen sites. The best '
                   'corner is above on the left.')
@@ -277,7 +284,7 @@ def sharpness(results: Results) -> Drawn | None:
   style.tidy(axes)
   axes.set_xlabel('effective positives of the anatomical term, in a batch')
   axes.set_ylabel(_axis(BY_NAME[up]), fontsize=9)
-  _legend(figure, results)
+  _legend(figure, results, points)
   return figure, ('What features know of thickness beyond age and sex, against how many others the '
                   'anatomical term attracts a person to; lines are rows without such a term. 95 % '
                   'intervals over people and seeds.')
