@@ -41,7 +41,7 @@ class Verdict(enum.Enum):
   SLIGHTLY_WORSE = 'worse, by less than matters'
   NONE = 'no difference that matters'
   OPEN = 'no difference shown'
-  UNKNOWN = 'one seed, nothing claimed'
+  UNKNOWN = 'one seed in common, nothing claimed'
 
 
 SHOWN = tuple(Verdict)[:4]

@@ -23,7 +23,7 @@ GROUPS = ('baselines', 'age alone', 'AnatCL as published', 'sharper', 'residuali
 BASELINES, AGE, PUBLISHED, SHARPER, RESIDUALISED, ANATOMY = GROUPS
 WITH_ANATOMY = GROUPS[2:]
 _FEWEST_PEOPLE = 500      # from which a study may support a claim ...
-_FEWEST_SEEDS = 3         # ... as from so many seeds
+_FEWEST_SEEDS = 2         # ... as from so many seeds of the same objectives
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ def group_of(objective: str, line: str) -> str:
           else PUBLISHED)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Results:
   """A study's settings and rows, whose scores have 4 significant digits and replicates 3."""
 
@@ -82,8 +82,7 @@ class Results:
   @functools.cached_property
   def questions(self) -> tuple[Question, ...]:
     """Those of QUESTIONS that anybody was asked."""
-    asked = {name for row in self.rows for name in row['scores']}
-    return tuple(question for question in QUESTIONS if question.name in asked)
+    return tuple(question for question in QUESTIONS if question.name in self.asked)
 
   def rows_of(self, objective: str) -> list[dict[str, Any]]:
     """A row a seed."""
@@ -93,31 +92,48 @@ class Results:
     """Those that are there."""
     return [row['seed'] for row in self.rows_of(objective)]
 
-  def values(self, objective: str, question: str) -> np.ndarray | None:
-    """Scores [seeds, 1 + B]; None where no seed has the question."""
-    found = [row['scores'][question] for row in self.rows_of(objective)
-             if math.isfinite(row['scores'].get(question, [math.nan])[0])]
-    return np.array(found, float) if found else None
+  @functools.cached_property
+  def asked(self) -> dict[str, tuple[dict[str, dict[int, np.ndarray]], comparison.Variance | None]]:
+    """By question: scores [1 + B] by objective and seed, less the seeds' parts; and the rest."""
+    names = dict.fromkeys(name for row in self.rows for name in row['scores'])
+    return {name: self._asked(name) for name in names}
+
+  def _asked(self, question: str) -> tuple[dict[str, dict[int, np.ndarray]],
+                                           comparison.Variance | None]:
+    scores = {name: {row['seed']: np.array(row['scores'][question], float)
+                     for row in self.rows_of(name)
+                     if math.isfinite(row['scores'].get(question, [math.nan])[0])}
+              for name in self.groups}
+    blocks = comparison.blocks({(name, seed): float(values[0]) for name, of in scores.items()
+                                if name not in objectives.BASELINES for seed, values in of.items()})
+    return {name: of if name in objectives.BASELINES else
+            {seed: values - blocks.seeds[seed] for seed, values in of.items()}
+            for name, of in scores.items() if of}, blocks.rest
 
   def estimate(self, objective: str, question: str) -> Estimate | None:
     """The mean over seeds and its interval, which does not pass the best that can be."""
-    values = self.values(objective, question)
-    if values is None:
+    scores, rest = self.asked.get(question, ({}, None))
+    if objective not in scores:
       return None
-    one = comparison.estimate(values, seedless=objective in objectives.BASELINES)
+    one = comparison.estimate(np.stack(list(scores[objective].values())), rest,
+                              seedless=objective in objectives.BASELINES)
     return one if question.startswith('age_mae') else dataclasses.replace(
         one, high=min(one.high, 1.0))
 
   def differences(self, reference: str, question: Question) -> dict[str, Estimate]:
-    """Of each other objective to the reference, turned so that above 0 is better."""
-    against = self.values(reference, question.name)
-    found = {}
-    for name in self.groups:
-      values = self.values(name, question.name)
-      if name != reference and values is not None and against is not None:
-        one = comparison.estimate(values, against, seedless=name in objectives.BASELINES,
-                                  against_seedless=reference in objectives.BASELINES)
-        found[name] = one if question.better > 0 else -one
+    """Of each other row to an objective, over their seeds; turned so that above 0 is better."""
+    scores, rest = self.asked[question.name]
+    against, found = scores.get(reference, {}), {}
+    for name, of in scores.items():
+      if name in objectives.BASELINES and against:
+        one = -comparison.estimate(np.stack(list(against.values())) - np.stack(list(of.values())),
+                                   rest)
+      elif name != reference and (shared := [seed for seed in of if seed in against]):
+        one = comparison.difference(np.stack([of[seed] for seed in shared]),
+                                    np.stack([against[seed] for seed in shared]), rest)
+      else:
+        continue
+      found[name] = one if question.better > 0 else -one
     return found
 
   def positives(self, objective: str) -> float | None:
@@ -147,7 +163,7 @@ class Results:
         found.append(f'{name} has one seed: its intervals are over people alone, and nothing is '
                      'claimed of it')
       lacking = [question.words for question in self.questions
-                 if self.values(name, question.name) is None]
+                 if name not in self.asked[question.name][0]]
       if lacking:
         found.append(f'{name} was not asked or has no answer for {", ".join(lacking)}')
     return found

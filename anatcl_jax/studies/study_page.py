@@ -184,7 +184,9 @@ def page(results: Results, path: pathlib.Path, pictures: list[tuple[str, str]]) 
 def _explained(results: Results) -> str:
   phantom = results.settings['phantom']
   seen = phantom['sites'] - phantom['held_out_sites']
-  return ('Mean over seeds, below it its interval. On unseen sites where nothing else stands. '
+  return ('Mean over seeds, less what a seed does to all objectives alike, so that rows of other '
+          'seeds can be compared; below it its interval. On unseen sites where nothing else '
+          'stands. '
           'Effective positives: of the anatomical term, in the last batch that was logged. '
           'Thickness: mean over 68 regions of the truth. Beyond age and sex: the share of what '
           f'these leave. Subtype: of patients. Site leakage: of seen sites, chance {1 / seen:.2f}. '
@@ -195,8 +197,8 @@ def _rules(results: Results) -> str:
   matters = ', '.join(f'{question.words} {question.matters:g}' for question in results.questions)
   return ('A difference is said to be better or worse where p after Holm is below 0.05, and else '
           'to be none that matters where its interval lies within what matters on both sides, or '
-          f'not shown. What matters, in the units of the table: {matters}. Of one seed nothing is '
-          'claimed.\n')
+          f'not shown. What matters, in the units of the table: {matters}. Differences are paired '
+          'over people and over the seeds that both have; of one seed nothing is claimed.\n')
 
 
 def kept(path: pathlib.Path) -> pathlib.Path:
