@@ -143,7 +143,7 @@ def as_old(found: dict[str, list[Finding]]) -> list[str]:
           if one.difference.value >= -AT_MOST_WORSE and one.objective not in objectives.BASELINES]
 
 
-def supported(results: Results, published: dict[str, list[Finding]]) -> Finding | None:
+def supported(published: dict[str, list[Finding]]) -> Finding | None:
   """What the study supports instead of the published recipe; None where nothing is.
 
   Of the trained objectives that are worse than the published one in no question by what may matter,
@@ -166,21 +166,26 @@ def supported(results: Results, published: dict[str, list[Finding]]) -> Finding 
   return max(candidates, key=lambda one: one[:2])[2] if candidates else None
 
 
-def recommendation(results: Results, published: dict[str, list[Finding]]) -> str:
+def recommended(results: Results) -> str:
+  """The objective that `configs/pretrain.py:recommended` is."""
+  one = supported(findings(results, AS_PUBLISHED))
+  return one.objective if one else AS_PUBLISHED
+
+
+def recommendation(results: Results) -> str:
   """Two sentences on `configs/pretrain.py:recommended`."""
-  if not published:
-    return f'The study has no row {AS_PUBLISHED} to compare with, and supports no other recipe.'
-  one = supported(results, published)
+  published = findings(results, AS_PUBLISHED)
+  one = supported(published)
   if one is None:
     return ('No objective is shown to know more than the published recipe of thickness beyond age '
-            'and sex, of disease or of its subtype without being worse in something else. So the '
-            'study supports no other recipe.')
+            'and sex, of disease or of its subtype without being worse in something else. So '
+            f'`configs/pretrain.py:recommended` is the published recipe, `{AS_PUBLISHED}`.')
   better = [found.question.words for name in KNOWLEDGE for found in published.get(name, ())
             if found.objective == one.objective and found.verdict is Verdict.BETTER]
-  return (f'The study supports `{one.objective}`: of all objectives that are worse than the '
-          f'published recipe (`{AS_PUBLISHED}`) in no question by what may matter, it is better in '
-          f'most of what is asked of anatomy and disease ({listed(better)}). In disease on unseen '
-          f'sites: {one.verdict.value}, {one.numbers.removeprefix("by ")}.')
+  return (f'`configs/pretrain.py:recommended` is `{one.objective}`: of all objectives that are '
+          f'worse than the published recipe (`{AS_PUBLISHED}`) in no question by what may matter, '
+          f'it is better in most of what is asked of anatomy and disease ({listed(better)}). In '
+          f'disease on unseen sites: {one.verdict.value}, {one.numbers.removeprefix("by ")}.')
 
 
 def in_short(results: Results) -> list[str]:

@@ -113,7 +113,7 @@ def _legend(figure: Figure, results: Results, names: Iterable[str]) -> None:
 
 
 def _both(results: Results, across: str, up: str) -> dict[str, tuple[Estimate, Estimate]]:
-  """Estimates of two questions, of whom both were asked."""
+  """Estimates of two questions, of all to whom both were put."""
   pairs = {name: (results.estimate(name, across), results.estimate(name, up))
            for name in results.groups}
   return {name: pair for name, pair in pairs.items() if all(pair)}
@@ -245,10 +245,14 @@ def site_and_identity(results: Results) -> Drawn | None:
   phantom = results.settings['phantom']
   chance = 1 / (phantom['sites'] - phantom['held_out_sites'])
   for axes, name in zip(np.atleast_1d(figure.subplots(len(panels), 1)), panels):
-    _points(axes, _both(results, 'site_accuracy', name), results, height)
+    points = _both(results, 'site_accuracy', name)
+    if measured := points.pop('morphometry', None):     # far from all others
+      axes.set_title('measured morphometry, not shown: {:.2f} across, {:.2f} up'.format(
+          *(one.value for one in measured)), fontsize=_FONT)
+    _points(axes, points, results, height)
     axes.set_ylabel(_axis(BY_NAME[name]))
     axes.set_xlabel(_axis(BY_NAME['site_accuracy']) + f', chance {chance:.2f}')
-  _legend(figure, results, results.groups)
+  _legend(figure, results, points)
   return figure, ('How well a feature agrees over two scanners, and how often a person is found '
                   'again on another scanner, against how well it tells the seen sites. The best '
                   'corner is above on the left.')

@@ -164,8 +164,7 @@ def page(results: Results, path: pathlib.Path, pictures: list[tuple[str, str]]) 
     parts.append(f'**This is of demo size ({small}) and supports no claim.**\n')
   else:
     parts += ['## In short\n', '\n'.join(findings.in_short(results)),
-              '\n## What follows\n', findings.recommendation(
-                  results, findings.findings(results, findings.AS_PUBLISHED)) + '\n']
+              '\n## What follows\n', findings.recommendation(results) + '\n']
   parts += ['## Scores\n', scores_table(results, marked), '\n' + _explained(results)]
   parts += ['## Figures\n', *(f'![{words}]({name})\n\n{words}\n' for name, words in pictures)]
   if not small:

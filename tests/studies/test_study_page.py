@@ -160,15 +160,18 @@ def test_answers_name_the_best_and_how_little_it_is(study):
   assert findings.as_old(found) == ['untrained', 'global-region', 'rbf-10']
 
 
-def test_what_is_supported_is_nowhere_worse(study):
+def test_what_is_recommended_is_nowhere_worse(study):
   """Beside global-region: more of disease; an error of age 0.1 years larger, 0.5 matter."""
   published = findings.findings(study, 'global-region')
-  assert findings.supported(study, published).objective == 'rbf-10'
-  assert '`rbf-10`' in findings.recommendation(study, published)
+  assert findings.supported(published).objective == 'rbf-10'
+  assert findings.recommendation(study).startswith('`configs/pretrain.py:recommended` is `rbf-10`:')
   worse = {**published, 'site_accuracy': [
       finding(-0.2, 0.1, 0.001, 'site_accuracy', name='rbf-10')]}
-  assert findings.supported(study, worse) is None
-  assert 'supports no other recipe' in findings.recommendation(study, worse)
+  assert findings.supported(worse) is None
+  without = results.Results(study.settings, tuple(
+      one for one in study.rows if one['objective'] != 'rbf-10'))
+  assert findings.recommended(without) == 'global-region'
+  assert 'is the published recipe, `global-region`' in findings.recommendation(without)
 
 
 def test_groups_follow_the_lines_of_the_config():
