@@ -2,7 +2,7 @@
 
 Decided where a program is lowered, by the platform it is lowered for: the same code and parameters
 run XLA's own convolutions on GPU and TPU, with a stem that moves space to channels, and the matrix
-products of `convolution_cpu.py` on CPUs. docs/speed.md has what each brings.
+products of `convolution_cpu.py` and `stem_cpu.py` on CPUs. docs/speed.md has what each brings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from anatcl_jax.models import convolution_cpu
+from anatcl_jax.models import convolution_cpu, stem_cpu
 
 # Normal and not truncated, as torch's kaiming_normal_(mode='fan_out').
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
@@ -90,7 +90,7 @@ def cpu_path(x: tuple[int, ...], kernel: tuple[int, ...], stride: int, padding: 
     return 'patches'
   if outputs * math.prod(kernel) < _SMALL:
     return None
-  if stride == 2 and channels <= 4:
+  if stride == 2 and channels <= 4 and size <= 7:
     return 'stem'
   if size == 3 and stride == 1 and x[2] * x[3] >= 256:
     return 'winograd'
@@ -104,11 +104,11 @@ def _stem_gradients(x, kernel, g, stride):
   # The input of a stem is the volume: its gradient is asked for by saliency maps only.
   own = functools.partial(_xla, stride=stride, padding=kernel.shape[0] // 2)
   return (jax.vjp(lambda x: own(x, kernel), x)[1](g)[0],
-          convolution_cpu.stem_kernel_gradient(x, kernel, g))
+          stem_cpu.kernel_gradient(x, kernel, g))
 
 
 _CPU_FORWARD = {
-    'stem': lambda x, kernel, stride: convolution_cpu.stem(x, kernel),
+    'stem': lambda x, kernel, stride: stem_cpu.convolved(x, kernel),
     'winograd': lambda x, kernel, stride: convolution_cpu.winograd(x, kernel),
     'patches': convolution_cpu.patches,
 }

@@ -36,7 +36,7 @@ def winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
   taps = _filters(kernel).reshape(6, 3 * channels, 3 * features)
 
   def finish(sums):
-    outputs = _combined(_OUTPUT, sums)
+    outputs = combined(_OUTPUT, sums)
     return jnp.stack(outputs, 1).reshape(height, 4 * tiles, features)[:, :width]
 
   def plane(sums, x):
@@ -60,7 +60,7 @@ def winograd_gradients(x: jax.Array, kernel: jax.Array, g: jax.Array) -> Gradien
   taps = _filters(kernel[::-1, ::-1].swapaxes(3, 4)).reshape(6, 3 * features, 3 * channels)
 
   def finish(sums):
-    parts = _combined(_INPUT.T, sums.reshape(6, height, tiles, channels))
+    parts = combined(_INPUT.T, sums.reshape(6, height, tiles, channels))
     # Tiles of x are 6 wide and overlap by 2.
     parts = [jnp.pad(part, ((0, 0), (0, 1), (0, 0))) for part in parts[:4]] + [
         jnp.pad(part, ((0, 0), (1, 0), (0, 0))) for part in parts[4:]]
@@ -68,7 +68,7 @@ def winograd_gradients(x: jax.Array, kernel: jax.Array, g: jax.Array) -> Gradien
     return jnp.stack(parts, 2).reshape(height, 4 * tiles + 4, channels)[:, 1:width + 1]
 
   def transformed(x):
-    return jnp.stack(_combined(_INPUT, _tiles(x, 6))).reshape(6, height * tiles, channels)
+    return jnp.stack(combined(_INPUT, _tiles(x, 6))).reshape(6, height * tiles, channels)
 
   def plane(carry, x_and_g):
     sums, (before, here), kernel_sums = carry
@@ -112,7 +112,7 @@ def _tiles(x: jax.Array, size: int) -> list[jax.Array]:
 
 def _tile_patches(matrix: np.ndarray, x: jax.Array) -> jax.Array:
   """A plane's transformed tiles with three rows as channels; [6, rows and tiles, 3 C]."""
-  t = jnp.stack(_combined(matrix, _tiles(x, matrix.shape[1])))
+  t = jnp.stack(combined(matrix, _tiles(x, matrix.shape[1])))
   height = x.shape[0] - 2
   t = jnp.concatenate([t[:, row:row + height] for row in range(3)], -1)
   return t.reshape(6, -1, t.shape[-1])
@@ -125,7 +125,7 @@ def _next_plane(sums: Sequence[jax.Array], products: jax.Array,
   return (sums[1] + at, after), finish(sums[0] + before)
 
 
-def _combined(matrix: np.ndarray, terms: Sequence[jax.Array]) -> list[jax.Array]:
+def combined(matrix: np.ndarray, terms: Sequence[jax.Array]) -> list[jax.Array]:
   """matrix @ terms, without the products by 0 and 1."""
   return [sum((term if c == 1 else term * np.array(c, term.dtype)
                for c, term in zip(row[1:], terms[1:]) if c),
@@ -199,64 +199,6 @@ def _interleaved(classes: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   x = classes.transpose(3, 4, 0, 5, 1, 6, 2, 7)
   x = x.reshape(x.shape[0], *(2 * n for n in classes.shape[4:7]), shape[-1])
   return x[:, :shape[1], :shape[2], :shape[3]]
-
-
-# ---- Few channels, stride 2: patches of one plane of outputs at a time ---------------------------
-
-
-def stem(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Convolution with stride 2 of few channels."""
-  features = kernel.shape[-1]
-  taps = kernel.reshape(-1, features)
-
-  def volume(x):
-    return _scan_planes(x, kernel.shape[0], None,
-                        lambda nothing, rows, _: (nothing, jnp.dot(rows, taps)), None)[1]
-
-  counts = [(n + 1) // 2 for n in x.shape[1:4]]
-  return lax.map(volume, x).reshape(-1, *counts, features)
-
-
-def stem_kernel_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
-  """Gradient of the kernel of `stem` from the gradient g of its result."""
-  features = kernel.shape[-1]
-
-  def volume(sums, x_and_g):
-    x, g = x_and_g
-    return _scan_planes(
-        x, kernel.shape[0], sums,
-        lambda sums, rows, g: (sums + jnp.einsum('mk,mf->kf', rows, g.reshape(-1, features)), None),
-        g)
-
-  zero = jnp.zeros((kernel[..., 0].size, features), x.dtype)
-  return lax.scan(volume, zero, (x, g))[0].reshape(kernel.shape)
-
-
-def _scan_planes(x: jax.Array, size: int, init: jax.Array | None, function: Callable[..., tuple],
-                 planes: jax.Array | None) -> tuple:
-  """Scans function(carry, patches [Y' Z', K^3 C], plane of `planes`) over planes of outputs."""
-  pad = size // 2
-  depth, height, width = ((n + 1) // 2 for n in x.shape[:3])
-  x = jnp.pad(x, [(pad, 2 * n + size - 2 - m - pad)
-                  for n, m in zip((depth, height, width), x.shape)] + [(0, 0)])
-
-  def rows_of(planes):
-    """The patches [Y' Z', K^2 C] of each plane."""
-    parts = jnp.concatenate([planes[:, :, i:i + 2 * width - 1:2] for i in range(size)], -1)
-    parts = jnp.concatenate([parts[:, i:i + 2 * height - 1:2] for i in range(size)], -1)
-    return tuple(parts.reshape(len(planes), height * width, -1))
-
-  # The next plane of outputs sees the same planes of x but two.
-  def step(carry, inputs):
-    carry, seen = carry
-    two, plane = inputs
-    seen += rows_of(two)
-    carry, result = function(carry, jnp.concatenate(seen, -1), plane)
-    return (carry, seen[2:]), result
-
-  twos = x[size - 2:].reshape(depth, 2, *x.shape[1:])
-  (carry, _), results = lax.scan(step, (init, rows_of(x[:size - 2])), (twos, planes))
-  return carry, results
 
 
 # ---- 3^3 maximum with stride 2: one axis after another -------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from anatcl_jax.models import convolution, convolution_cpu, pooling
+from anatcl_jax.models import convolution, convolution_cpu, pooling, stem_cpu
 from anatcl_jax.models.convolution import conv3d, cpu_path
 from anatcl_jax.models.pooling import max_pool3d
 
@@ -143,6 +143,13 @@ def test_winograd_in_float32():
   x, kernel = normal(1, 6, 20, 20, 64).astype(np.float32), normal(3, 3, 3, 64, 8).astype(np.float32)
   exact = expected_conv(x.astype(np.float64), kernel.astype(np.float64), 1)
   assert_close(np.float64(convolution_cpu.winograd(x, kernel)), np.float64(exact), 1e-5)
+
+
+def test_stem_in_float32():
+  """Winograd's points at 2 and 1/2 cost no more than an ordinary sum's rounding."""
+  x, kernel = normal(1, 22, 20, 20, 1).astype(np.float32), normal(7, 7, 7, 1, 8).astype(np.float32)
+  exact = expected_conv(x.astype(np.float64), kernel.astype(np.float64), 2)
+  assert_close(np.float64(stem_cpu.convolved(x, kernel)), np.float64(exact), 3e-6)
 
 
 def test_xla_is_told_of_layouts_on_gpus_in_bfloat16_where_it_knows_how(monkeypatch):
