@@ -65,7 +65,7 @@ def contrast(values: np.ndarray, member: np.ndarray, covariates: np.ndarray) -> 
   The interval is Student's with a standard error that does not take the two variances for equal
   (HC3: MacKinnon and White, Journal of Econometrics 29, 1985). d is the adjusted difference over
   the residual deviation within groups; its interval has the error of both. NaN where covariates
-  tell the groups apart by themselves, or too few people are there.
+  tell the groups apart, or the values, by themselves, or too few people are there.
   """
   group, healthy = values[member], values[~member]
   plain = (len(group), len(healthy), *_mean_sd(group), *_mean_sd(healthy))
@@ -91,6 +91,8 @@ def contrast(values: np.ndarray, member: np.ndarray, covariates: np.ndarray) -> 
   error = float(np.sqrt(((inverse[0] * freed)**2).sum()))
   freedom = len(y) - rank
   within = float(np.sqrt((residual**2).sum() / freedom))
+  if not within > 1e-9 * max(np.abs(values).max(), 1e-30):     # of rounding errors alone
+    return Contrast(*plain, *nothing, note='covariates tell the values by themselves')
   half = scipy.stats.t.ppf(0.975, freedom) * error
   difference = float(coefficients[0])
   p = float(2 * scipy.stats.t.sf(abs(difference) / error, freedom)) if error > 0 else np.nan

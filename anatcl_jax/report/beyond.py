@@ -134,7 +134,8 @@ def leakage(evaluation: Evaluation) -> list[Picture]:
   for place, (row, look) in enumerate(zip(rows.itertuples(),
                                           style.marks(list(rows['features'])).values())):
     axes.plot([row.low, row.high], [place, place], color=look.color, linewidth=2)
-    axes.plot(row.balanced_accuracy, place, look.marker, color=look.color, markersize=8)
+    axes.plot(row.balanced_accuracy, place, look.marker, color=look.color,
+              markerfacecolor=look.face, markersize=8)
   axes.set_yticks(range(len(rows)), rows['features'])
   axes.invert_yaxis()
   axes.axvline(first['chance'], color=style.GREY, linestyle=':')
@@ -163,7 +164,8 @@ def left_out_sites(evaluation: Evaluation) -> list[Picture]:
       own = rows[rows['features'] == name].set_index('site').loc[sites]
       x = np.arange(len(sites)) + 0.7 * (shift / max(len(names) - 1, 1) - 0.5)
       axes.vlines(x, own['low'], own['high'], color=look.color)
-      axes.plot(x, own['score'], look.marker, color=look.color, label=name)
+      axes.plot(x, own['score'], look.marker, color=look.color, markerfacecolor=look.face,
+                label=name)
     labels = [f'{site}\n(n = {rows[rows["site"] == site]["n"].iloc[0]})' for site in sites]
     axes.set_xticks(range(len(sites)), labels, fontsize=8)
     metric = rows['metric'].iloc[0]

@@ -76,7 +76,8 @@ def _intervals(outcomes: list[Outcome], made_up: tuple[bool, bool]) -> Picture:
   for row, one in enumerate(outcomes):
     look, (low, high) = looks[one.features], one.interval[metric]
     axes.plot([low, high], [row, row], color=look.color, linewidth=2)
-    axes.plot(score_and_sd(one, metric)[0], row, look.marker, color=look.color, markersize=8)
+    axes.plot(score_and_sd(one, metric)[0], row, look.marker, color=look.color,
+              markerfacecolor=look.face, markersize=8)
   axes.set_yticks(range(len(outcomes)), [one.features for one in outcomes])
   axes.invert_yaxis()
   better = 'right' if METRICS[task.kind][metric] else 'left'
@@ -89,7 +90,8 @@ def _intervals(outcomes: list[Outcome], made_up: tuple[bool, bool]) -> Picture:
                     f'({one.interval[metric][0]:.3g} to {one.interval[metric][1]:.3g})'
                     for one in outcomes)
   return Picture(_file('scores', outcomes[0]), figure, 'Scores',
-                 'With 95 % intervals.', words)
+                 'With 95 % intervals.' + (' Hollow: harmonised, or beside covariates.' if any(
+                     is_derived(one.features) for one in outcomes) else ''), words)
 
 
 def _predicted(outcomes: list[Outcome], made_up: tuple[bool, bool]) -> Picture:

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Sequence
 
 from anatcl_jax import figures
-from anatcl_jax.evaluation.results import METRIC_NAMES
+from anatcl_jax.evaluation.results import METRIC_NAMES, is_derived, plain
 from anatcl_jax.evaluation.tasks import Task
 
 # Okabe and Ito's, told apart by colour-blind readers; marks and line styles tell them apart again.
@@ -47,12 +47,16 @@ class Mark:
   color: str
   marker: str
   linestyle: str | tuple
+  face: str          # of the marker
 
 
 def marks(names: list[str]) -> dict[str, Mark]:
-  """A look for each name, in their order."""
-  looks = zip(names, itertools.cycle(COLOURS), itertools.cycle(_MARKS), itertools.cycle(_LINES))
-  return {name: Mark(color, marker, line) for name, color, marker, line in looks}
+  """A look for each name, in their order; a row made of another has that one's, hollow."""
+  own = dict.fromkeys(map(plain, names))
+  looks = dict(zip(own, zip(itertools.cycle(COLOURS), itertools.cycle(_MARKS),
+                            itertools.cycle(_LINES))))
+  return {name: Mark(*looks[plain(name)], 'white' if is_derived(name) else looks[plain(name)][0])
+          for name in names}
 
 
 def new_figure(width: float, height: float, title: str, count: str, synthetic: bool,

@@ -241,6 +241,8 @@ def test_an_adjusted_difference_is_the_one_of_least_squares():
   assert np.isnan(contrasts.contrast(y, member, member[:, None].astype(float)).difference)
   assert 'tell the groups apart' in contrasts.contrast(y, member, member[:, None] * 1.0).note
   assert contrasts.contrast(y[24:], member[24:], age[24:, None]).note == 'too few people'
+  told = contrasts.contrast(0.1 * age + 7.3, member, age[:, None])     # such as a gap by sex alone
+  assert np.isnan([told.difference, told.d, told.p]).all() and 'tell the values' in told.note
 
 
 def test_a_person_counts_once():

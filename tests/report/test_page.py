@@ -19,7 +19,7 @@ from anatcl_jax.evaluation.evaluate import Settings
 from anatcl_jax.evaluation.results import score_and_sd
 from anatcl_jax.evaluation.run import Extent, run
 from anatcl_jax.evaluation.write import shown
-from anatcl_jax.report import beyond, methods, page, scores, sections, tables
+from anatcl_jax.report import beyond, methods, page, scores, sections, style, tables
 from anatcl_jax.training import curves
 from tests.evaluation.probing import cohort_of
 
@@ -255,6 +255,10 @@ def test_the_methods_say_what_was_done(evaluation):
   text, references = _methods(evaluation)
   assert 'by the corrected t test' in text and 'bootstrap' not in text
   assert any(one.startswith('Nadeau') for one in references)
+  # Two tasks, each against untrained, morphometry and covariates; and both beside covariates.
+  assert 'after Holm [5] over the 6 comparisons of encoders, as they are, with each' in text
+  assert ('Secondary comparisons were adjusted in a family of their own: what features add to '
+          'covariates (4). Comparisons with the mean were not adjusted.') in text
   other = tuple(dataclasses.replace(one, estimator='svm') for one in evaluation.outcomes
                 if one.estimator == 'linear')
   text, _ = _methods(evaluation, outcomes=other)
@@ -267,6 +271,13 @@ def test_the_methods_say_what_was_done(evaluation):
   challenge = dataclasses.replace(other[0], estimator='linear', task=TASKS['openbhb_challenge'])
   text, _ = _methods(evaluation, outcomes=(challenge,))
   assert 'without class weights' in text and 'balanced class weights' not in text
+
+
+def test_what_is_made_of_a_row_looks_like_it_and_hollow():
+  looks = style.marks(['ours', 'ours, harmonised', 'untrained', 'covariates + ours'])
+  one, harmonised, other, beside = looks.values()
+  assert harmonised == beside == dataclasses.replace(one, face='white') and one.face == one.color
+  assert (other.color, other.marker) == (style.COLOURS[1], 's') and other.face == other.color
 
 
 def test_who_is_predicted_is_said_above_the_tables():
