@@ -256,7 +256,7 @@ def test_the_methods_say_what_was_done(evaluation):
   assert 'by the corrected t test' in text and 'bootstrap' not in text
   assert any(one.startswith('Nadeau') for one in references)
   # Two tasks, each against untrained, morphometry and covariates; and both beside covariates.
-  assert 'after Holm [5] over the 6 comparisons of encoders, as they are, with each' in text
+  assert 'after Holm [6] over the 6 comparisons of encoders, as they are, with each' in text
   assert ('Secondary comparisons were adjusted in a family of their own: what features add to '
           'covariates (4). Comparisons with the mean were not adjusted.') in text
   other = tuple(dataclasses.replace(one, estimator='svm') for one in evaluation.outcomes
