@@ -22,6 +22,7 @@ from anatcl_jax import models  # noqa: E402
 from anatcl_jax.cohorts import bids  # noqa: E402
 from anatcl_jax.cohorts.phantom import cohort as phantom  # noqa: E402
 from anatcl_jax.data.make_shards import make_phantom_shards, make_shards  # noqa: E402
+from anatcl_jax.training import curves, train  # noqa: E402
 from tests import small_run  # noqa: E402
 from tests.cohorts import layouts  # noqa: E402
 from tests.worker import Runner  # noqa: E402
@@ -76,10 +77,19 @@ def training_set(tmp_path_factory):
   return make_phantom_shards(settings, tmp_path_factory.mktemp('shards') / 'training', workers=1)
 
 
+@pytest.fixture(scope='session', autouse=True)
+def programs_once():
+  """Runs of one config share a program, as long as their process lives."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train, 'compile_program', small_run.once(train.compile_program))
+    yield
+
+
 @pytest.fixture
 def small_model(tmp_path_factory, monkeypatch):
-  """The encoder of `small_run`, compiled once a test session."""
+  """The encoder of `small_run`, compiled once a test session; nobody looks at its runs' curves."""
   monkeypatch.setattr(models, 'get_encoder', small_run.get_encoder)
+  monkeypatch.setattr(curves, 'training_curves', lambda workdir, _: workdir / 'curves.png')
   with small_run.compilation_cache(tmp_path_factory.getbasetemp() / 'compiled'):
     yield
 

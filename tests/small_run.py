@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import flax.linen as nn
 import jax
@@ -12,10 +13,20 @@ import jax.numpy as jnp
 import ml_collections
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
+from anatcl_jax import models
+from anatcl_jax.training.train import Program
 from configs.pretrain import get_config
 
 # Metrics that say how fast and how large a run is, and differ each time.
 OF_THE_MACHINE = {'subjects_per_second', 'step_seconds', 'wait_for_data_seconds', 'host_memory_mb'}
+
+# What no program depends on: where a run reads and writes, how far it goes, what watches it.
+OF_THE_RUN = {
+    'data_dir', 'crop', 'measures', 'atlas', 'num_folds', 'fold', 'reader_threads', 'cache', 'data',
+    'init', 'phantom', 'epochs', 'log_every_steps', 'heartbeat_seconds', 'profile_steps',
+    'compilation_cache', 'heldout_every_epochs', 'probe_every_epochs', 'report_at_end',
+    'checkpoint_every_epochs', 'keep_checkpoints', 'keep_every_epochs', 'keep_best_metric',
+    'keep_best_mode'}
 
 
 class Patches(nn.Module):
@@ -45,6 +56,23 @@ def small_config(data_dir, **changes) -> ml_collections.ConfigDict:
   config.update({'data_dir': str(data_dir), 'epochs': 4, 'batch_size': 8, 'precision': 'float32',
                  'feature_dim': 8, 'learning_rate': 1e-3, 'log_every_steps': 1, **changes})
   return config
+
+
+def once(compile_program: Callable[..., Program]) -> Callable[..., Program]:
+  """`compile_program`, which traces and compiles what runs have in common but once a process."""
+  made: dict[tuple, Program] = {}
+
+  def program(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, steps_per_epoch: int,
+              resident: bool = False) -> Program:
+    # The run's own config may change, as tests want; one that asks for what is missing fails.
+    own = {name: value for name, value in config.to_dict().items() if name not in OF_THE_RUN}
+    rest = mesh, steps_per_epoch, resident
+    key = models.get_encoder, json.dumps(own, sort_keys=True), rest
+    if key not in made:
+      made[key] = compile_program(ml_collections.ConfigDict(own), *rest)
+    return made[key]
+
+  return program
 
 
 @contextlib.contextmanager

@@ -34,21 +34,18 @@ class TrainState:
   opt_state: optax.OptState
 
 
+@functools.partial(jax.jit, static_argnames=('encoder', 'head', 'optimizer', 'volume_shape'))
 def init_state(encoder: nn.Module, head: nn.Module, optimizer: optax.GradientTransformation,
                key: jax.Array, volume_shape: tuple[int, ...]) -> TrainState:
   """A fresh state; parameters depend on the key alone, not on `volume_shape`."""
-
-  def init(key):
-    encoder_key, head_key = jax.random.split(key)
-    volume = jnp.zeros((1, *volume_shape, 1))
-    variables = encoder.init(encoder_key, volume, False)
-    features = encoder.apply(variables, volume, False)
-    params = {'encoder': variables['params'],
-              'head': head.init(head_key, features).get('params', {})}
-    return TrainState(jnp.zeros((), jnp.int32), params, variables['batch_stats'],
-                      optimizer.init(params))
-
-  return jax.jit(init)(key)
+  encoder_key, head_key = jax.random.split(key)
+  volume = jnp.zeros((1, *volume_shape, 1))
+  variables = encoder.init(encoder_key, volume, False)
+  features = encoder.apply(variables, volume, False)
+  params = {'encoder': variables['params'],
+            'head': head.init(head_key, features).get('params', {})}
+  return TrainState(jnp.zeros((), jnp.int32), params, variables['batch_stats'],
+                    optimizer.init(params))
 
 
 def make_train_step(encoder: nn.Module, head: nn.Module, optimizer: optax.GradientTransformation,
