@@ -152,8 +152,8 @@ def test_no_baseline_holds_what_it_predicts(cohort):
   with_head = dataclasses.replace(cohort, table=cohort.table.assign(TIV=1500.0))
   age, sex = TASKS['age'], TASKS['sex']
   assert representations.covariates(age, with_head.table).shape == (180, 2)     # sex and head size
-  np.testing.assert_array_equal(representations.covariates(sex, with_head.table)[:, 0],
-                                cohort.table['age'])
+  np.testing.assert_allclose(representations.covariates(sex, with_head.table)[:, 0],
+                             cohort.table['age'], rtol=1e-15)
   assert representations.covariates(tasks.Task('x', 'x', 'regression', covariates=('iq',)),
                                     cohort.table) is None
   region = tasks.Task('t', 'thickness:lh_insula', 'regression')

@@ -28,6 +28,8 @@ RELEASED_COUNTS = {
 
 VOLUME = (1, 16, 16, 16, 1)
 
+SUMS_IN_PARTS = jax.__version_info__ >= (0, 9)   # before, XLA summed on a CPU one by one
+
 
 def random_variables(module, x, seed=0):
   """Random variables of a module, with BatchNorm's far from their initial 0 and 1.
@@ -135,8 +137,9 @@ def test_batch_norm_statistics_of_bfloat16_are_float32():
   y, updates = module.apply(variables, x, True, mutable='batch_stats')
   values, new = np.asarray(x, np.float64).reshape(-1, 2), updates['batch_stats']
   assert y.dtype == jnp.bfloat16
-  np.testing.assert_allclose(new['mean'], values.mean(0), rtol=1e-5)
-  np.testing.assert_allclose(new['var'], values.var(0, ddof=1), rtol=1e-5)
+  rtol = 1e-5 if SUMS_IN_PARTS else 3e-5     # without n / (n - 1) they are off by 3e-4
+  np.testing.assert_allclose(new['mean'], values.mean(0), rtol=rtol)
+  np.testing.assert_allclose(new['var'], values.var(0, ddof=1), rtol=rtol)
 
 
 def test_batch_norm_init_leaves_statistics_and_needs_no_mesh():

@@ -14,7 +14,7 @@ from anatcl_jax.models import convolution_cpu, pooling
 from anatcl_jax.models.densenet3d import DenseNet3D
 from anatcl_jax.models.normalization import BatchNorm, batch_statistics, normalized
 from anatcl_jax.models.resnet3d import ResNet3D
-from tests.models.test_models import random_variables
+from tests.models.test_models import SUMS_IN_PARTS, random_variables
 
 GRIDS = [(1, 5, 8), (6, 4, 9)]
 # How CPUs pool, and how GPUs and TPUs do.
@@ -95,7 +95,7 @@ def test_statistics_in_one_pass_lose_nothing_to_a_large_mean():
   x = x.astype(np.float32)
   mean, var = batch_statistics(x)
   values = np.float64(x).reshape(-1, 3)
-  np.testing.assert_allclose(var, values.var(0), rtol=2e-5)
+  np.testing.assert_allclose(var, values.var(0), rtol=2e-5 if SUMS_IN_PARTS else 1e-4)
   np.testing.assert_allclose((mean - values.mean(0)) / values.std(0), 0, atol=1e-3)
 
 
