@@ -16,6 +16,7 @@ from tests.small_run import OF_THE_MACHINE
 from tests.worker import Runner
 
 STEPS = 16
+ROUNDING = {'rtol': 1e-4, 'atol': 1e-6}   # sums over the batch are taken in another order
 
 
 # BatchNorm removes the bias before it, whose gradient is thus pure rounding, which Adam scales up
@@ -80,6 +81,19 @@ def interrupt_many(runner, whole, directory, number, times, seed, codes) -> list
 
 def test_a_killed_run_ends_in_the_same_parameters(runner, whole, tmp_path):
   interrupt_many(runner, whole, tmp_path, signal.SIGKILL, 2, seed=0, codes={-signal.SIGKILL, 0})
+
+
+def test_two_processes_with_two_devices_each(runner, whole, tmp_path):
+  """Their devices hold the cohort; the run that they are compared with reads it.
+
+  Of the tests of processes this one is here, for the run that killed ones are compared with too.
+  """
+  runner.finish(tmp_path / 'run', processes=2, devices=2, cache='device')
+  check_same(tmp_path / 'run', whole[0], **ROUNDING)
+  said = [path.read_text() for path in sorted(tmp_path.glob('run.*.txt'))]
+  assert sum('results: ' in text for text in said) == 1   # one process speaks
+  assert sum('next, what it learned: ' in text for text in said) == 1
+  assert sum('epoch 4/4' in text for text in said) == 1
 
 
 @pytest.mark.slow

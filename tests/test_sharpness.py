@@ -199,7 +199,7 @@ def _on_devices(devices, mapper, budget=64):
 
 
 @pytest.mark.parametrize('devices, mapper, budget', [
-    (2, 'jit', 0.01), (8, 'jit', 64), (8, 'pmap', 64)])
+    (2, 'jit', 0.01), (8, 'jit', 64), pytest.param(8, 'pmap', 64, marks=pytest.mark.slow)])
 def test_loss_and_gradient_do_not_depend_on_devices(devices, mapper, budget):
   for method, one, many in zip(_METHODS, _on_devices(1, 'jit'), _on_devices(devices, mapper,
                                                                            budget)):

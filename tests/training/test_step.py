@@ -95,7 +95,8 @@ def test_the_step_is_the_gradient_of_the_loss_written_out():
     pairs = embeddings.reshape(2, -1, embeddings.shape[-1]).swapaxes(0, 1)
     return losses.combined_loss(pairs, batch['attributes'], CONFIG)[0], updated['batch_stats']
 
-  (value, batch_stats), expected = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+  (value, batch_stats), expected = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(
+      state.params)
   np.testing.assert_allclose(metrics['loss'], value, rtol=1e-5)
   _assert_close(expected, gradient, 5e-4)
   _assert_close(batch_stats, after.batch_stats, 1e-5)
@@ -121,9 +122,9 @@ def test_bfloat16_compute_keeps_float32_state_and_loss():
   after, metrics = run(state, _batch())
   floats = [leaf for leaf in jax.tree.leaves((after, metrics)) if leaf.dtype != jnp.int32]
   assert all(leaf.dtype == jnp.float32 for leaf in floats)
-  in_float32 = step.make_eval_step(_encoder(), models.get_head('mlp', 16), CONFIG, 2,
-                                   None)(state, _batch())
-  in_bfloat16 = step.make_eval_step(encoder, head, CONFIG, 2, None)(state, _batch())
+  in_float32, in_bfloat16 = (
+      jax.jit(step.make_eval_step(encoder, head, CONFIG, 2, None))(state, _batch())
+      for encoder, head in ((_encoder(), models.get_head('mlp', 16)), (encoder, head)))
   np.testing.assert_allclose(in_bfloat16['loss'], in_float32['loss'], rtol=0.02)
   assert in_bfloat16['loss'] != in_float32['loss']
 

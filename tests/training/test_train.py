@@ -122,7 +122,7 @@ def test_other_subjects_are_refused(finished, training_set, tmp_path):
     train.train(_config(training_set, data_dir=str(directory)), finished / 'whole')
 
 
-def test_a_run_that_learns_nothing_stops(training_set, tmp_path):
+def test_a_run_that_learns_nothing_stops(small_model, training_set, tmp_path):
   """With supcon, one view and no two subjects alike nothing attracts anything."""
   config = _config(training_set, views=1)
   config.loss.method = 'supcon'
@@ -156,7 +156,7 @@ def test_every_term_is_drawn(tmp_path):
   assert {f'loss/{name}' for name in ('age', 'anatomy', 'sex', 'site', 'diagnosis')} < set(drawn)
 
 
-def test_non_finite_numbers_name_step_and_subjects(training_set, tmp_path):
+def test_non_finite_numbers_name_step_and_subjects(small_model, training_set, tmp_path):
   config = _config(training_set, learning_rate=1e30)
   with pytest.raises(RunFailure, match=r'the [a-z ]+ is (nan|inf) at step \d') as failure:
     train.train(config, tmp_path / 'run')
@@ -189,7 +189,7 @@ def test_impossible_runs_leave_no_workdir(training_set, tmp_path, arguments, cha
   assert not (tmp_path / 'run').exists()
 
 
-def test_any_method_with_more_terms_and_missing_values(training_set, tmp_path):
+def test_any_method_with_more_terms_and_missing_values(small_model, training_set, tmp_path):
   """Threshold, whitened anatomy, sex and site; a quarter of the ages and morphometry missing."""
   directory = tmp_path / 'data'
   shutil.copytree(training_set.directory, directory)
