@@ -7,6 +7,7 @@ import glob
 import json
 import shutil
 
+import jax
 import nibabel
 import numpy as np
 import pandas
@@ -71,7 +72,7 @@ def test_the_same_numbers_by_every_way(weights, folder, volumes, shard_set, tmp_
   assert '6 SYNTHETIC scans, 64 features: ' in capsys.readouterr().out
   encoder = features.load(folder)
   images = [nibabel.load(path) for path in volumes]
-  apply = models.get_encoder('tiny').apply
+  apply = jax.jit(models.get_encoder('tiny').apply, static_argnums=2)
   by_hand = []
   for image in images:
     volume = np.asarray(nibabel.as_closest_canonical(image).dataobj, np.float32)

@@ -40,9 +40,10 @@ def frozen(weights: Weights, *, precision: str = 'float32', pool: str = MEAN,
            mesh: jax.sharding.Mesh | None = None) -> Callable[[np.ndarray], np.ndarray]:
   """The encoder of some weights as a function of volumes [N, X, Y, Z] to float32 features [N, F].
 
-  It is compiled once a shape, by what `engine` says. A row is the same, up to float32 rounding,
-  whatever the other rows and the number of devices. With several processes each gives its own rows,
-  all as many, and gets the rows of all, in the order of the processes.
+  It is compiled once a shape, for all weights of one encoder, by what `engine` says. A row is the
+  same, up to float32 rounding, whatever the other rows and the number of devices. With several
+  processes each gives its own rows, all as many, and gets the rows of all, in the order of the
+  processes.
 
   Args:
     precision: what the encoder computes in; float32 is full float32 on GPU and TPU too, where
@@ -57,15 +58,7 @@ def frozen(weights: Weights, *, precision: str = 'float32', pool: str = MEAN,
   mesh = mesh or parallel.make_mesh(jax.device_count())
   encoder = models.get_encoder(weights.encoder, **encoder_options(weights.card),
                                dtype=jnp.dtype(precision))
-  exactness = 'highest' if precision == 'float32' else 'default'
-
-  def rows_of_a_device(variables: dict[str, Any], volumes: jax.Array) -> jax.Array:
-    with jax.default_matmul_precision(exactness):
-      rows = feature_pooling.pooled(encoder, variables, volumes[..., None], pool)
-    return jax.lax.all_gather(rows, parallel.AXIS, tiled=True)
-
-  compiled = parallel.map_over_devices(rows_of_a_device, mesh,
-                                       compiler_options=compiler_options(precision))
+  compiled = _program(encoder, precision, pool, mesh)
   variables = parallel.replicate(weights.variables, mesh)
   devices = len(mesh.local_devices)
 
@@ -79,6 +72,20 @@ def frozen(weights: Weights, *, precision: str = 'float32', pool: str = MEAN,
 
   return (_by_openvino(encoder, weights.variables, pool, features)
           if _has_openvino(encoder, mesh) else features)
+
+
+@functools.cache
+def _program(encoder: nn.Module, precision: str, pool: str, mesh: jax.sharding.Mesh
+             ) -> Callable[[dict[str, Any], jax.Array], jax.Array]:
+  exactness = 'highest' if precision == 'float32' else 'default'
+
+  def rows_of_a_device(variables: dict[str, Any], volumes: jax.Array) -> jax.Array:
+    with jax.default_matmul_precision(exactness):
+      rows = feature_pooling.pooled(encoder, variables, volumes[..., None], pool)
+    return jax.lax.all_gather(rows, parallel.AXIS, tiled=True)
+
+  return parallel.map_over_devices(rows_of_a_device, mesh,
+                                   compiler_options=compiler_options(precision))
 
 
 def engine(weights: Weights, precision: str = 'float32',

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -138,29 +139,36 @@ def predictions(target: Target, splits: list[Split], records: np.ndarray, weight
   return found
 
 
+@functools.cache
+def _program(encoder: nn.Module, outputs: int, kernel: str, learning_rate: float,
+             weight_decay: float, precision: str, mesh: jax.sharding.Mesh
+             ) -> tuple[Callable, Callable, Callable]:
+  """First state, training step and outputs; compiled once for all tasks of one form."""
+  term = {'attribute': _TERM, 'weight': 1.0, 'kernel': kernel, 'outputs': outputs}
+  loss = ml_collections.ConfigDict({'method': supervision.METHOD, 'terms': {_TERM: term}})
+  head = models.get_head('linear', outputs)
+  optimizer = optim.adam_with_l2(optax.constant_schedule(learning_rate), weight_decay)
+  compiled = functools.partial(parallel.map_over_devices, mesh=mesh,
+                               compiler_options=compiler_options(precision))
+  return (functools.partial(step.init_state, encoder, head, optimizer),
+          compiled(step.make_train_step(encoder, head, optimizer, loss, 1, parallel.AXIS),
+                   donate_state=True),
+          compiled(step.make_output_step(encoder, head, parallel.AXIS)))
+
+
 class _Network:
-  """The compiled program of one task, for all of its splits."""
+  """The network of one task, for all of its splits."""
 
   def __init__(self, target: Target, weights: Weights, data: ShardSet, budget: Budget):
     self._target, self._weights, self._data, self._budget = target, weights, data, budget
     self._kernel = supervision.CLASSES if target.classes else supervision.NUMBER
     self._arrangement = Arrangement.of(weights.card)
-    outputs = len(target.classes) or 1
-    term = {'attribute': target.task.column, 'weight': 1.0, 'kernel': self._kernel,
-            'outputs': outputs}
-    loss = ml_collections.ConfigDict({'method': supervision.METHOD, 'terms': {_TERM: term}})
     self._mesh = parallel.make_mesh(budget.batch_size)
     encoder = models.get_encoder(weights.encoder, **encoder_options(weights.card),
                                  dtype=jnp.dtype(budget.precision), axis_name=parallel.AXIS)
-    head = models.get_head('linear', outputs)
-    optimizer = optim.adam_with_l2(optax.constant_schedule(budget.learning_rate),
-                                   budget.weight_decay)
-    compiled = functools.partial(parallel.map_over_devices, mesh=self._mesh,
-                                 compiler_options=compiler_options(budget.precision))
-    self._init = functools.partial(step.init_state, encoder, head, optimizer)
-    self._train = compiled(step.make_train_step(encoder, head, optimizer, loss, 1, parallel.AXIS),
-                           donate_state=True)
-    self._outputs = compiled(step.make_output_step(encoder, head, parallel.AXIS))
+    self._init, self._train, self._outputs = _program(
+        encoder, len(target.classes) or 1, self._kernel, budget.learning_rate, budget.weight_decay,
+        budget.precision, self._mesh)
 
   def of_split(self, split: Split, records: np.ndarray, from_weights: bool,
                advance: Callable[[], None]) -> Predicted:
