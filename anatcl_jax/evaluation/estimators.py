@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 import pickle
 import warnings
 from collections.abc import Callable
@@ -153,11 +154,17 @@ def predict(fit: Fit) -> Predicted:
     covariates, coding = x.covariates, x.coding
     x, harmonizer = x.prepared(fit.split[0])
   # Features are checked once; BLAS's threads cost more than they gain on matrices of this size.
-  with (threadpoolctl.threadpool_limits(1),
+  with (_thread_pools().limit(limits=1),
         sklearn.config_context(assume_finite=True, skip_parameter_validation=True)):
     found = _predict(fit.estimator, x, fit.target, fit.split, fit.inner, fit.seed, covariates)
   return found if harmonizer is None else dataclasses.replace(
       found, probe=dataclasses.replace(found.probe, harmonizer=harmonizer, coding=coding))
+
+
+@functools.cache
+def _thread_pools() -> threadpoolctl.ThreadpoolController:
+  """Of this process; to look for them takes a tenth of the time of a small fit."""
+  return threadpoolctl.ThreadpoolController()
 
 
 def _predict(name: str, x: np.ndarray, target: Target, split: Split, inner: list[Split],
