@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import pathlib
 import shutil
@@ -43,6 +44,13 @@ def pytest_configure(config):
   os.environ['JAX_PLATFORMS'] = 'cpu'                       # of commands that tests start
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_num_cpu_devices', 8)
+
+
+def pytest_collection_finish():
+  """Modules and tests stay; without looking at them again and again tracing is quicker."""
+  gc.collect()
+  gc.freeze()
+  gc.set_threshold(50_000, 20, 50)
 
 
 AOMIC = pathlib.Path(__file__).parents[2] / 'shared' / 'data' / 'aomic-piop2'

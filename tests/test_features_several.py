@@ -174,7 +174,8 @@ def test_the_probe_pools_a_checkpoint_and_fresh_encoders_alike(folder, shard_set
   out = tmp_path / 'out'
   evaluation = probe.probe(_config(
       checkpoint=f'mine={folder}', data_dir=str(shard_set.directory), tasks='age', folds=2,
-      pool='levels', untrained_pool='covariance', saliency_scans=1, out=str(out)))
+      pool='levels', untrained_pool='covariance', saliency_scans=1, sections='saliency',
+      out=str(out)))
   columns, covariances = (sum(part.columns for part in layout(models.get_encoder('tiny'), pool))
                           for pool in ('levels', 'covariance'))
   assert {name: values.shape[1] for name, values in evaluation.features.items()} == {

@@ -43,7 +43,8 @@ def place(tmp_path_factory):
   config = get_config()
   config.update({'learning_curve': 'none', 'leave_one_site_out': False, 'jobs': 1, 'folds': 3,
                  'inner_folds': 2, 'fewest': 5, 'save': True, 'out': f'{directory}/out',
-                 'harmonize': 'site', 'estimators': 'linear,svm', 'tasks': 'brain_age,arm:b/a,age',
+                 'harmonize': 'site', 'estimators': 'linear,svm', 'sections': 'labels',
+                 'tasks': 'brain_age,arm:b/a,age',
                  'features': f'{directory}/ours.tsv',
                  'participants': f'{directory}/participants.tsv'})
   (directory / 'out' / 'probes').mkdir(parents=True)

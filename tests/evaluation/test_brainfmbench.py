@@ -141,7 +141,7 @@ def test_a_probe_writes_its_csv_and_takes_it_away_again(tmp_path, monkeypatch, c
       tmp_path / 'ours.tsv', sep='\t', index=False)
   config = get_config('brainfmbench')
   config.update({'features': f'{tmp_path}/ours.tsv', 'participants': f'{tmp_path}/NKI.csv',
-                 'tasks': 'age', 'folds': 2, 'inner_folds': 2, 'jobs': 1,
+                 'tasks': 'age', 'folds': 2, 'inner_folds': 2, 'jobs': 1, 'sections': 'benchmark',
                  'out': f'{tmp_path}/out'})
   probe.probe(config)
   row, = pandas.read_csv(tmp_path / 'out' / 'brainfmbench.csv').to_dict('records')

@@ -108,7 +108,7 @@ def test_morphometry_alone_is_evaluated(tmp_path, capsys):
   config = get_config()
   config.update(write(tmp_path) | {
       'tasks': 'age,thickness:lh_insula', 'folds': 2, 'inner_folds': 2, 'fewest': 3, 'jobs': 1,
-      'learning_curve': 'none', 'out': str(tmp_path / 'out')})
+      'learning_curve': 'none', 'sections': 'labels', 'out': str(tmp_path / 'out')})
   done = probe.probe(config)
   assert [one.features for one in done.outcomes if one.task.name == 'age'] == [
       'morphometry', 'covariates', 'covariates + morphometry', 'mean']

@@ -28,7 +28,8 @@ RELEASED_COUNTS = {
 
 VOLUME = (1, 16, 16, 16, 1)
 
-SUMS_IN_PARTS = jax.__version_info__ >= (0, 9)   # before, XLA summed on a CPU one by one
+# Of 0.8, XLA sums on a CPU one by one, and otherwise where a program is another one.
+SUMS_IN_PARTS = jax.__version_info__ >= (0, 10)
 
 
 def random_variables(module, x, seed=0):

@@ -19,7 +19,7 @@ SMALL = phantom.PhantomSettings(subjects=3, seed=4, spacing=10.0)
 
 @pytest.fixture(scope='module')
 def cohort() -> list[phantom.Subject]:
-  settings = phantom.PhantomSettings(subjects=60, seed=5)
+  settings = phantom.PhantomSettings(subjects=40, seed=5)
   return [phantom.draw_subject(settings, index) for index in range(settings.subjects)]
 
 
