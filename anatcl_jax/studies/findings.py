@@ -3,20 +3,22 @@
 A difference is turned so that above 0 is better. It is shown where p, corrected after Holm for all
 rows that are compared in a question, is below 0.05, and by less than matters where all of its
 interval is. One that is not shown, but whose interval lies within what matters on both sides, is
-none that matters.
+none that matters; one whose interval has no 0 is told before the correction only.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
+import statistics
+from collections.abc import Iterable
 
-from anatcl_jax.errors import listed
 from anatcl_jax.studies import comparison, objectives
 from anatcl_jax.studies.comparison import Estimate
 from anatcl_jax.studies.results import (
     AGE,
     BASELINES,
+    GROUPS,
     PUBLISHED,
     RESIDUALISED,
     SHARPER,
@@ -39,6 +41,7 @@ class Verdict(enum.Enum):
   SLIGHTLY_BETTER = 'better, by less than matters'
   WORSE = 'worse'
   SLIGHTLY_WORSE = 'worse, by less than matters'
+  SUGGESTED = 'before the correction only'
   NONE = 'no difference that matters'
   OPEN = 'no difference shown'
   UNKNOWN = 'one seed in common, nothing claimed'
@@ -66,7 +69,9 @@ class Finding:
       return Verdict.SLIGHTLY_BETTER if one.high < matters else Verdict.BETTER
     if self.p_holm < _ALPHA:
       return Verdict.SLIGHTLY_WORSE if one.low > -matters else Verdict.WORSE
-    return Verdict.NONE if -matters < one.low and one.high < matters else Verdict.OPEN
+    if -matters < one.low and one.high < matters:
+      return Verdict.NONE
+    return Verdict.SUGGESTED if one.low > 0 or one.high < 0 else Verdict.OPEN
 
   @property
   def numbers(self) -> str:
@@ -96,8 +101,8 @@ def sentence(found: list[Finding], than: str) -> str:
   for verdict in Verdict:
     own = sorted((one for one in found if one.verdict is verdict),
                  key=lambda one: -abs(one.difference.value))
-    names = ', '.join(one.objective + f' {one.numbers}' * (verdict is Verdict.BETTER)
-                      for one in own)
+    told = verdict in (Verdict.BETTER, Verdict.SUGGESTED)
+    names = ', '.join(one.objective + f' {one.numbers}' * told for one in own)
     if verdict is Verdict.BETTER:
       parts.append(f'{verdict.value} than {than}: {names or "none"}')
     elif names:
@@ -124,12 +129,14 @@ def answer(results: Results, found: dict[str, list[Finding]], groups: tuple[str,
     head = ('better in' if by[Verdict.BETTER] else 'better, but by less than matters, in'
             if by[Verdict.SLIGHTLY_BETTER] else 'not shown to be better in')
     heads.setdefault(head, []).append(words)
+    if len(own) == 1:
+      details.append(f'{words}: {top.verdict.value} {top.numbers}')
+      continue
     text = [f'{words}: {len(by[Verdict.BETTER]) or "none"} of {len(own)} better']
     if by[Verdict.SLIGHTLY_BETTER]:
       text.append(f'{len(by[Verdict.SLIGHTLY_BETTER])} more, by less than matters')
     text[-1] += f'; the {"most" if top.verdict in SHOWN[:2] else "nearest"} is {top.objective}, '
-    text[-1] += f'{top.numbers}' if top.verdict in SHOWN[:2] else (
-        f'{top.verdict.value.split(",")[0]} {top.numbers}')
+    text[-1] += top.numbers if top.verdict in SHOWN[:2] else f'{top.verdict.value} {top.numbers}'
     if worse := [*by[Verdict.SLIGHTLY_WORSE], *by[Verdict.WORSE]]:
       text.append(f'{len(worse)} worse, most {worse[-1].objective}, {worse[-1].numbers}')
     details.append('; '.join(text))
@@ -173,19 +180,37 @@ def recommended(results: Results) -> str:
 
 
 def recommendation(results: Results) -> str:
-  """Two sentences on `configs/pretrain.py:recommended`."""
+  """What `configs/pretrain.py:recommended` is, and why."""
   published = findings(results, AS_PUBLISHED)
+
+  def questions(name: str, verdict: Verdict, asked: Iterable[str]) -> str:
+    return ', '.join(one.question.words for question in asked for one in published.get(question, ())
+                     if one.objective == name and one.verdict is verdict)
+
   one = supported(published)
   if one is None:
+    traded = [f'`{name}` knows more of {more}, but is worse in {less}' for name in results.groups
+              if name not in objectives.BASELINES
+              and (more := questions(name, Verdict.BETTER, KNOWLEDGE))
+              and (less := questions(name, Verdict.WORSE, published))]
     return ('No objective is shown to know more than the published recipe of thickness beyond age '
-            'and sex, of disease or of its subtype without being worse in something else. So '
-            f'`configs/pretrain.py:recommended` is the published recipe, `{AS_PUBLISHED}`.')
-  better = [found.question.words for name in KNOWLEDGE for found in published.get(name, ())
-            if found.objective == one.objective and found.verdict is Verdict.BETTER]
+            'and sex, of disease or of its subtype without being worse in something else'
+            + ''.join(f'; {text}' for text in traded) + '. So `configs/pretrain.py:recommended` is '
+            f'the published recipe, `{AS_PUBLISHED}`.')
   return (f'`configs/pretrain.py:recommended` is `{one.objective}`: of all objectives that are '
           f'worse than the published recipe (`{AS_PUBLISHED}`) in no question by what may matter, '
-          f'it is better in most of what is asked of anatomy and disease ({listed(better)}). In '
-          f'disease on unseen sites: {one.verdict.value}, {one.numbers.removeprefix("by ")}.')
+          'it is better in most of what is asked of anatomy and disease '
+          f'({questions(one.objective, Verdict.BETTER, KNOWLEDGE)}). In disease on unseen sites: '
+          f'{one.verdict.value}, {one.numbers.removeprefix("by ")}.')
+
+
+def reach(results: Results) -> list[str]:
+  """How far intervals of differences to AGE_ALONE reach to either side: medians, in words."""
+  found = findings(results, AGE_ALONE)
+  return [f'{found[name][0].question.words} '
+          f'{statistics.median((one.difference.high - one.difference.low) / 2 for one in own):.3f}'
+          for name in KNOWLEDGE
+          if (own := [one for one in found.get(name, ()) if one.difference.over_seeds])]
 
 
 def in_short(results: Results) -> list[str]:
@@ -206,7 +231,9 @@ def in_short(results: Results) -> list[str]:
        (BASELINES, AGE), KNOWLEDGE, None),
       (f'The measured morphometry beside {than}', age, (BASELINES,), KNOWLEDGE, ['morphometry']),
       (f'Less site leakage than {than}, by sharper and by residualised kernels', age,
-       (SHARPER, RESIDUALISED), ('site_accuracy',), None)]
+       (SHARPER, RESIDUALISED), ('site_accuracy',), None),
+      ('Disease beside age and sex alone (`covariates`), by all objectives',
+       findings(results, 'covariates'), GROUPS, KNOWLEDGE[1:2], None)]
   lines = []
   for words, found, groups, questions, among in asked:
     head, details = answer(results, found, groups, questions, among)

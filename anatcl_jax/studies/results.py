@@ -121,18 +121,21 @@ class Results:
         one, high=min(one.high, 1.0))
 
   def differences(self, reference: str, question: Question) -> dict[str, Estimate]:
-    """Of each other row to an objective, over their seeds; turned so that above 0 is better."""
+    """Of each other row to the reference, over seeds of both; turned so that above 0 is better."""
     scores, rest = self.asked[question.name]
-    against, found = scores.get(reference, {}), {}
+    found = {}
     for name, of in scores.items():
-      if name in objectives.BASELINES and against:
-        one = -comparison.estimate(np.stack(list(against.values())) - np.stack(list(of.values())),
-                                   rest)
-      elif name != reference and (shared := [seed for seed in of if seed in against]):
-        one = comparison.difference(np.stack([of[seed] for seed in shared]),
-                                    np.stack([against[seed] for seed in shared]), rest)
-      else:
+      both = of, scores.get(reference, {})
+      seedless = [row in objectives.BASELINES for row in (name, reference)]
+      # A row without an encoder is the same in each seed of the other.
+      own, against = (dict.fromkeys(other, *side.values()) if none and side else side
+                      for side, other, none in zip(both, both[::-1], seedless))
+      shared = [seed for seed in own if seed in against]
+      if name == reference or not shared:
         continue
+      left, right = (np.stack([side[seed] for seed in shared]) for side in (own, against))
+      one = (comparison.estimate(left - right, rest, seedless=all(seedless)) if any(seedless)
+             else comparison.difference(left, right, rest))
       found[name] = one if question.better > 0 else -one
     return found
 

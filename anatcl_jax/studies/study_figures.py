@@ -152,18 +152,22 @@ def differences(results: Results) -> Drawn | None:
   panels = [name for name in FOREST if name in found]
   if not panels:
     return None
-  names = [name for name in results.groups if name != AGE_ALONE][::-1]
+  names = [name for name in results.groups if name not in (AGE_ALONE, 'morphometry')][::-1]
   figure = _new(_LINE * 1.3 * len(names) + 1.9, f'Differences to {NAMES[AGE_ALONE]}', results)
   for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels), sharey=True)), panels):
     question = BY_NAME[panel]
     axes.axvspan(-question.matters, question.matters, color='0.93', linewidth=0)
     axes.axvline(0, color=style.GREY, linewidth=0.8)
     for one in found[panel]:
+      if one.objective not in names:
+        continue
       look, at = LOOKS[results.groups[one.objective]], names.index(one.objective)
       shown = one.verdict in findings.SHOWN
-      axes.hlines(at, one.difference.low, one.difference.high, color=look.color, linewidth=1.5)
-      axes.plot(one.difference.value, at, look.marker, color=look.color, markersize=5,
-                markerfacecolor=look.color if shown else 'white')
+      axes.hlines(at, one.difference.low, one.difference.high, color=look.color, linewidth=1.5,
+                  linestyle='-' if one.difference.over_seeds else ':')
+      axes.plot(one.difference.value, at, look.marker, color=look.color, markersize=6,
+                markerfacecolor=look.color if shown else 'white',
+                markeredgecolor='black' if shown else look.color)
     style.tidy(axes)
     axes.set_title(f'{question.words},\n{question.unit}', fontsize=_FONT)
     axes.set_xlabel('better to the right', fontsize=_FONT)
@@ -174,8 +178,9 @@ def differences(results: Results) -> Drawn | None:
   _legend(figure, results, names)
   return figure, (f'Differences to {NAMES[AGE_ALONE]} with 95 % intervals, paired over people, '
                   'turned so that better is on the right (of site leakage: less). Filled marks are '
-                  'shown after Holm; the band is what does not matter. Thickness, disease and '
-                  'subtype on unseen sites.')
+                  'shown after Holm, dotted intervals are of one seed and over people alone; the '
+                  'band is what does not matter. Thickness, disease and subtype on unseen sites. '
+                  'Measured morphometry is far off and stands in the table.')
 
 
 def chosen_for_curves(results: Results) -> list[str]:

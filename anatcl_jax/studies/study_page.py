@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import pathlib
+import statistics
 from typing import TYPE_CHECKING
 
 from anatcl_jax import command_line, errors, outputs
@@ -35,6 +36,9 @@ _LIMITS = """
 - Intervals are over the people who are asked and over seeds. The people trained on, the sites and
   the encoder are the same throughout, and probes are not fitted again in a resampling: of other
   sites, larger cohorts or encoders, longer training and real people the study says nothing.
+- Objectives have {seeds} seeds (median). The interval of a difference to y-Aware reaches so far to
+  either side (median): {reach}.
+  Smaller differences can't be told from none here.
 - Disease depends on age{confounded}: a feature that knows them knows some of it. The row
   `covariates`, age and sex alone, says how much.
 - Each column is a family of tests of its own. Who looks for the best of many columns looks for
@@ -153,7 +157,7 @@ def made(results: Results, path: pathlib.Path) -> str:
 
 def page(results: Results, path: pathlib.Path, pictures: list[tuple[str, str]]) -> str:
   """The page's text; pictures are names of files and what they show."""
-  from anatcl_jax.studies import findings
+  from anatcl_jax.studies import findings, objectives
   phantom, small = results.settings['phantom'], results.too_small
   marked = findings.findings(results, findings.AGE_ALONE)
   parts = [_HEADER.format(
@@ -173,8 +177,11 @@ def page(results: Results, path: pathlib.Path, pictures: list[tuple[str, str]]) 
     parts += [f'## Differences to {findings.NAMES[findings.AGE_ALONE]}\n',
               'Above 0 is better, also where less is (age, site leakage).\n',
               differences_table(results, marked)]
-  by = phantom.get('confounded', '')
-  parts += [_LIMITS.format(confounded=' and on site' if 'site' in by else ''),
+  seeds = statistics.median(len(results.seeds(name)) for name in results.groups
+                            if name not in objectives.BASELINES)
+  parts += [_LIMITS.format(confounded=' and on site' * ('site' in phantom.get('confounded', '')),
+                           reach=', '.join(findings.reach(results)) or 'unknown',
+                           seeds=f'{seeds:g}'),
             '## How it was made\n', made(results, path),
             f'\nAll scores: [{kept(path).name}]({kept(path).name}).\n']
   return '\n'.join(parts)
@@ -195,8 +202,9 @@ def _explained(results: Results) -> str:
 def _rules(results: Results) -> str:
   matters = ', '.join(f'{question.words} {question.matters:g}' for question in results.questions)
   return ('A difference is said to be better or worse where p after Holm is below 0.05, and else '
-          'to be none that matters where its interval lies within what matters on both sides, or '
-          f'not shown. What matters, in the units of the table: {matters}. Differences are paired '
+          'to be none that matters where its interval lies within what matters on both sides, told '
+          'before the correction only where its interval has no 0, or not '
+          f'shown. What matters, in the units of the table: {matters}. Differences are paired '
           'over people and over the seeds that both have; of one seed nothing is claimed.\n')
 
 

@@ -5,16 +5,27 @@ from __future__ import annotations
 import json
 import math
 import pathlib
+import re
 
 import numpy as np
 import pytest
 
+from anatcl_jax.config import flat
+from anatcl_jax.config_files import load
 from anatcl_jax.errors import UserError
-from anatcl_jax.studies import comparison, findings, results, study_figures, study_page
+from anatcl_jax.studies import (
+    comparison,
+    findings,
+    objectives,
+    results,
+    study_figures,
+    study_page,
+)
 from anatcl_jax.studies.comparison import Estimate
 from anatcl_jax.studies.findings import Finding, Verdict
 from anatcl_jax.studies.results import BY_NAME
 
+DOCS = pathlib.Path(__file__).parents[2] / 'docs'
 SETTINGS = {'phantom': {'subjects': 1200, 'sites': 8, 'held_out_sites': 3, 'confounded': 'site'},
             'pretraining': 0.6, 'training': '--config.epochs=20', 'folds': 5, 'labels': '25,50',
             'replicates': 4}
@@ -127,7 +138,8 @@ def finding(value: float, half: float, p: float, question: str = 'disease_auc_un
     (0.05, 0.01, 0.001, Verdict.BETTER), (0.015, 0.01, 0.01, Verdict.BETTER),
     (0.01, 0.005, 0.01, Verdict.SLIGHTLY_BETTER), (-0.05, 0.01, 0.001, Verdict.WORSE),
     (-0.01, 0.005, 0.01, Verdict.SLIGHTLY_WORSE), (0.01, 0.005, 0.06, Verdict.NONE),
-    (0.05, 0.04, 0.06, Verdict.OPEN), (0.0, 0.03, 0.9, Verdict.OPEN)])
+    (0.05, 0.04, 0.06, Verdict.SUGGESTED), (0.05, 0.06, 0.1, Verdict.OPEN),
+    (0.0, 0.03, 0.9, Verdict.OPEN)])
 def test_verdicts_by_what_is_shown_and_what_matters(value, half, p, verdict):
   """In disease 0.02 matters."""
   assert finding(value, half, p).verdict is verdict
@@ -156,7 +168,7 @@ def test_answers_name_the_best_and_how_little_it_is(study):
                   'by 0.100 (0.097 to 0.103)')
   head, (text,) = findings.answer(study, found, (results.PUBLISHED,))
   assert head == 'better, but by less than matters, in disease'
-  assert 'global-region' in text and '0.010 (0.007 to 0.013)' in text
+  assert text == 'disease: better, by less than matters by 0.010 (0.007 to 0.013)'
   assert findings.as_old(found) == ['untrained', 'global-region', 'rbf-10']
 
 
@@ -175,7 +187,6 @@ def test_what_is_recommended_is_nowhere_worse(study):
 
 
 def test_groups_follow_the_lines_of_the_config():
-  from anatcl_jax.config_files import load
   groups = {name: results.group_of(name, line) for name, line in load('study').objectives.items()}
   assert {name for name, group in groups.items() if group == results.BASELINES} == {
       'untrained', 'simclr', 'supervised-age', 'supcon-age-bins'}
@@ -285,3 +296,23 @@ def test_a_figure_says_SYNTHETIC_and_its_labels_do_not_overlap(study):
            if text.get_text() in LINES]
   assert len(boxes) == 4       # covariates have no age
   assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+# The study in docs.
+
+def test_the_page_in_docs_is_what_the_command_makes_of_the_results_beside_it():
+  page = DOCS / 'study.md'
+  text = page.read_text(encoding='utf-8')
+  pictures = [(name, words) for words, name in re.findall(r'^!\[(.*)\]\((.*)\)$', text, re.M)]
+  assert len(pictures) == 5 and all((DOCS / name).is_file() for name, _ in pictures)
+  made = study_page.page(results.read(study_page.kept(page)), page, pictures)
+  assert made.splitlines()[1:] == text.splitlines()[1:]     # the first has the version
+
+
+def test_recommended_is_the_objective_that_the_study_supports():
+  text = (DOCS / 'study.md').read_text(encoding='utf-8')
+  name = re.search(r'py:recommended` is (?:the published recipe, )?`(.*?)`', text)[1]
+  assert name == findings.recommended(results.read(study_page.kept(DOCS / 'study.md')))
+  line = load('study').objectives[name]
+  assert flat(load('pretrain:recommended')) == flat(objectives.config_of(name, line, ''))
+  assert load('pretrain:recommended,variant=local').loss.terms.anatomy.kernel == 'local'
