@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 
 import numpy as np
 import pandas
@@ -39,26 +40,39 @@ def tables(evaluation: Evaluation, task: str) -> list[str]:
   """Each group's gap, raw and corrected, and its difference from the healthy, as HTML."""
   groups = evaluation.gap_groups[evaluation.gap_groups['task'] == task]
   several = groups['estimator'].replace('', np.nan).nunique() > 1
-  rows = []
-  for row in groups.itertuples():
-    name = row.features + (f', {row.estimator}' if several and row.estimator else '')
-    rows.append({
-        'features': name, 'value': row.value + (f' ({row.unit})' if row.unit else ''),
-        'group': row.group, 'n': row.n, 'mean (SD)': f'{shown(row.mean)} ({shown(row.sd)})',
-        f'difference from {row.against}': row.note or _with_interval(
-            row.difference, row.low, row.high),
-        'd': _with_interval(row.d, row.d_low, row.d_high),
-        'p': shown_p(row.p).removeprefix('= ') if np.isfinite(row.p) else '',
-        'slope': shown(row.slope) if np.isfinite(row.slope) else ''})
   first = groups.iloc[0]
+  control = f'{first["against"]} ({first["n_against"]})'
+  ill = groups[groups['group'] != groups['against']]
+  head = ['features', 'value', 'group', 'mean (SD)',
+          *([f'{control}, mean (SD)', 'difference', "Cohen's d", 'p'] if len(ill) else []), 'slope']
+  rows = []
+  for row in (ill if len(ill) else groups).itertuples():
+    name = row.features + (f', {row.estimator}' if several and row.estimator else '')
+    cells = [name, row.value + (f' ({row.unit})' if row.unit else ''), f'{row.group} ({row.n})',
+             f'{shown(row.mean)} ({shown(row.sd)})']
+    if len(ill):
+      cells += [f'{shown(row.mean_against)} ({shown(row.sd_against)})',
+                row.note or _with_interval(row.difference, row.low, row.high),
+                _with_interval(row.d, row.d_low, row.d_high),
+                shown_p(row.p).removeprefix('= ') if np.isfinite(row.p) else '']
+    rows.append([*cells, shown(row.slope) if np.isfinite(row.slope) else ''])
   adjusted = f' adjusted for {first["adjusted_for"].replace("+", ", ")}' * bool(
       first['adjusted_for'])
-  caption = (f'Of the people of each group, against {first["n_against"]} {first["against"]}: '
-             f'difference and Cohen\'s d{adjusted}, with 95 % intervals; p is not adjusted for the '
-             'number of rows')
-  body = pandas.DataFrame(rows).to_html(index=False, border=0, escape=True)
-  head, _, rest = body.partition('>')
-  return [f'<table class="figures"><caption>{html.escape(caption)}.</caption>{rest}']
+  caption = (f'Each group, with its number of people, against {control}: difference and Cohen\'s d'
+             f'{adjusted}, with 95 % intervals; p is not adjusted for the number of rows.'
+             if len(ill) else 'Gaps of the healthy, with their number.')
+  titles = ''.join(f'<th scope="col">{html.escape(title)}</th>' for title in head)
+  body = ''.join(f'<tr><th scope="row">{html.escape(name)}</th>{"".join(map(_cell, cells))}</tr>'
+                 for name, *cells in rows)
+  return [f'<table class="figures"><caption>{html.escape(caption)}</caption>'
+          f'<thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>']
+
+
+def _cell(text: str) -> str:
+  """A cell, with what stands in brackets at its end on a line of its own."""
+  if found := re.fullmatch(r'(.+?) \(([^()]+)\)', text):
+    return f'<td>{html.escape(found[1])}<br><small>{html.escape(found[2])}</small></td>'
+  return f'<td>{html.escape(text)}</td>'
 
 
 def _with_interval(value: float, low: float, high: float) -> str:

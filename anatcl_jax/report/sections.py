@@ -94,7 +94,7 @@ def _tasks(found: Found) -> list[Section]:
         'An encoder has learned something about it where it does better than the row untrained, '
         'and tells more than tables do where it does better than morphometry and covariates; '
         'whether two rows differ is tested under Comparisons.',
-        drawn, below, ' '.join(dict.fromkeys(words))))
+        drawn, below, ' '.join(f'{one.removesuffix(".")}.' for one in dict.fromkeys(words))))
   refused = pandas.DataFrame(
       [(one.task.name, one.note) for one in evaluation.outcomes if one.refused],
       columns=['task', 'why'])

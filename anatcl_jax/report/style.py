@@ -14,9 +14,10 @@ from anatcl_jax.evaluation.results import METRIC_NAMES, is_derived, plain
 from anatcl_jax.evaluation.tasks import Task
 
 # Okabe and Ito's, told apart by colour-blind readers; marks and line styles tell them apart again.
-COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
-_MARKS = 'os^DvP*'
-_LINES = ('-', '--', '-.', ':', (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000',
+           '#999999')
+_MARKS = 'os^DvP*X'
+_LINES = ('-', '--', '-.', ':', (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)))
 GREY = '#666666'
 DPI = 110              # of a screen
 PRINT_DPI = 300
