@@ -24,6 +24,7 @@ from anatcl_jax.evaluation.results import (
 # and a question of its own for each kind of row that is added to them.
 MAIN, ADDED = 'main', 'added to covariates'
 HARMONISATION, MORE_BASELINES = 'harmonisation', 'further baselines'
+FAMILIES = (MAIN, MORE_BASELINES, ADDED, HARMONISATION, '')     # the last of none
 
 _ORDER = ('', SUPERVISED, FINETUNED, UNTRAINED, MORPHOMETRY, COVARIATES, MEAN)
 

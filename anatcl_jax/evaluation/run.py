@@ -36,7 +36,14 @@ from anatcl_jax.evaluation.evaluate import (
 from anatcl_jax.evaluation.finished import Finished, Part, key
 from anatcl_jax.evaluation.given_splits import GivenSplits
 from anatcl_jax.evaluation.representations import Variants, inputs, morphometry
-from anatcl_jax.evaluation.results import BESIDE, HARMONISED, Evaluation, Outcome, is_derived
+from anatcl_jax.evaluation.results import (
+  BESIDE,
+  HARMONISED,
+  SEEN_AND_UNSEEN,
+  Evaluation,
+  Outcome,
+  is_derived,
+)
 from anatcl_jax.evaluation.target import Target, read_target
 from anatcl_jax.evaluation.tasks import BRAIN_AGE, CHALLENGE, CLASSIFICATION, Task
 from anatcl_jax.progress import progress_bar
@@ -168,6 +175,8 @@ def _done(target: Target, protocol: Protocol | None, cohort: Cohort, found: dict
       gaps, more = brain_age.gaps(alone, protocol, cohort, encoders, rest)
       gap_groups = brain_age.groups(gaps, cohort, target.task, alone, settings.fewest)
       notes += [*words, *more]
+      if protocol.design == SEEN_AND_UNSEEN:
+        notes.append(f'{name}: {brain_age.OF_SEEN}')
     if save:
       save([one for one in alone if not (_tells_sites(target.task)
                                          and is_derived(one.outcome.features))])

@@ -10,7 +10,7 @@ import pandas
 import scipy.stats
 
 from anatcl_jax.evaluation.brain_age import CORRECTED, GAP
-from anatcl_jax.evaluation.results import Evaluation, is_baseline
+from anatcl_jax.evaluation.results import Evaluation, is_baseline, plain
 from anatcl_jax.evaluation.write import shown, shown_p
 from anatcl_jax.report import style
 from anatcl_jax.report.style import Picture
@@ -48,13 +48,15 @@ def tables(evaluation: Evaluation, task: str) -> list[str]:
   rows = []
   for row in (ill if len(ill) else groups).itertuples():
     name = row.features + (f', {row.estimator}' if several and row.estimator else '')
-    cells = [name, row.value + (f' ({row.unit})' if row.unit else ''), f'{row.group} ({row.n})',
+    value, _, how = row.value.partition(', ')
+    how = ', '.join(filter(None, (how, row.unit)))
+    cells = [name, value + f' ({how})' * bool(how), f'{row.group} ({row.n})',
              f'{shown(row.mean)} ({shown(row.sd)})']
     if len(ill):
       cells += [f'{shown(row.mean_against)} ({shown(row.sd_against)})',
                 row.note or _with_interval(row.difference, row.low, row.high),
                 _with_interval(row.d, row.d_low, row.d_high),
-                shown_p(row.p).removeprefix('= ') if np.isfinite(row.p) else '']
+                shown_p(row.p).removeprefix('= ').replace(' ', '\u00a0') if np.isfinite(row.p) else '']
     rows.append([*cells, shown(row.slope) if np.isfinite(row.slope) else ''])
   adjusted = f' adjusted for {first["adjusted_for"].replace("+", ", ")}' * bool(
       first['adjusted_for'])
@@ -84,7 +86,7 @@ def _gaps(evaluation: Evaluation, own: pandas.DataFrame, name: str, control: str
   looks = style.marks(names)
   figure = style.new_figure(8.2, 7.2, f'Brain-age gap of {name}',
                             style.people(own['participant_id'], len(own)), evaluation.synthetic,
-                            name in evaluation.trained_on_synthetic)
+                            plain(name) in evaluation.trained_on_synthetic)
   panels = figure.subplots(2, 2, sharey=True, sharex='col',
                            width_ratios=(1.25, max(1, 0.28 * len(names))))
   words = []

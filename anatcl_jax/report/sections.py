@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pandas
 
 from anatcl_jax.errors import UserError, check_name
+from anatcl_jax.evaluation import rows
 from anatcl_jax.evaluation.results import Evaluation
 from anatcl_jax.evaluation.saliency import Saliency
 from anatcl_jax.evaluation.tasks import BRAIN_AGE
@@ -112,13 +113,15 @@ def _saliency(found: Found) -> list[Section]:
 
 
 def _comparisons(found: Found) -> list[Section]:
+  table = found.evaluation.comparisons
+  table = table.sort_values('family', kind='stable', key=lambda own: own.map(rows.FAMILIES.index))
   return [Section(
       'Comparisons',
       'A difference above 0 favours the features named first, and is told apart from 0 where its '
       'interval excludes 0; p_holm takes into account how many comparisons its family holds: main '
       'is of encoders as they are, and each further question has its own.',
       tables=tables.table(
-          found.evaluation.comparisons[list(_COMPARED)],
+          table[list(_COMPARED)],
           'Differences in the main metric with 95 % intervals; p is of the corrected t test, '
           'p_holm adjusted within a family, and not against the mean'))]
 

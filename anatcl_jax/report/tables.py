@@ -64,7 +64,7 @@ def table(rows: pandas.DataFrame, caption: str) -> list[str]:
   cells = rows.map(lambda value: ('n/a' if value != value else shown(value))
                     if isinstance(value, float) else value)
   for name in {'p', 'p_holm'} & set(rows):
-    cells[name] = rows[name].map(lambda p: shown_p(p).removeprefix('= '))
+    cells[name] = rows[name].map(lambda p: shown_p(p).removeprefix('= ').replace(' ', '\u00a0'))
   body = cells.to_html(index=False, border=0, escape=True)
   return [re.sub(r'<table[^>]*>', f'<table><caption>{html.escape(caption)}.</caption>', body)]
 

@@ -196,6 +196,7 @@ def test_people_of_the_pretraining_have_no_gap():
   evaluation = _run(dataclasses.replace(cohort, seen=seen), x)
   assert set(evaluation.gaps['participant_id']) == set(cohort.table['participant_id'][~seen])
   assert any('20 scans seen in pretraining have no gap' in note for note in evaluation.notes)
+  assert any(note == f'brain_age: {brain_age.OF_SEEN}' for note in evaluation.notes)
 
 
 def test_an_interrupted_evaluation_goes_on_with_its_gaps(found, tmp_path):

@@ -56,7 +56,8 @@ def test_pictures_say_the_table_s_figures(evaluation):
 
 def test_the_corrected_gap_is_never_without_the_raw_one(evaluation, tmp_path):
   table, = brain_age.tables(evaluation, 'brain_age')
-  values = [table.count(f'<td>{value}<br><small>years</small></td>') for value in (GAP, CORRECTED)]
+  values = [table.count(f'<td>gap<br><small>{how}</small></td>')
+            for how in ('years', 'corrected for age, years')]
   assert values == [3, 3]
   row, raw = _row(evaluation, 'ours:a', CORRECTED), _row(evaluation, 'ours:a', GAP)
   said = f'{shown(row.difference)}<br><small>{shown(row.low)} to {shown(row.high)}</small>'
