@@ -32,9 +32,9 @@ GROUPS = ('task', 'features', 'estimator', 'value', 'unit', 'group', 'n', 'again
           'd_high', 'p', 'adjusted_for', 'slope', 'note')
 GAP, CORRECTED = 'gap', 'gap, corrected for age'
 _ADJUSTED = ('age', 'sex', 'site')
-OF_SEEN = ('slope and correction are of people seen in pretraining, whom the encoder may know better: '
-           'corrected gaps of others may still fall with age (the groups\' differences are adjusted '
-           'for it); --config.protocol=cross_validation fits on people held out')
+OF_SEEN = ('slope and correction are of people seen in pretraining, whom the encoder may know '
+           'better: corrected gaps of others may still fall with age (differences between groups '
+           'are adjusted for it); --config.protocol=cross_validation fits on people held out')
 
 
 def predicted(probes: list[FittedProbe], x: np.ndarray) -> np.ndarray:

@@ -11,9 +11,10 @@ import scipy.stats
 
 from anatcl_jax.evaluation.brain_age import CORRECTED, GAP
 from anatcl_jax.evaluation.results import Evaluation, is_baseline, plain
-from anatcl_jax.evaluation.write import shown, shown_p
+from anatcl_jax.evaluation.write import shown
 from anatcl_jax.report import style
 from anatcl_jax.report.style import Picture
+from anatcl_jax.report.tables import p_cell
 
 TEXT = ('The gap is predicted less true age: above 0, a brain looks older than it is. Predictions '
         'lean towards the mean age, so the raw gap falls with age; the corrected gap is without '
@@ -56,7 +57,7 @@ def tables(evaluation: Evaluation, task: str) -> list[str]:
       cells += [f'{shown(row.mean_against)} ({shown(row.sd_against)})',
                 row.note or _with_interval(row.difference, row.low, row.high),
                 _with_interval(row.d, row.d_low, row.d_high),
-                shown_p(row.p).removeprefix('= ').replace(' ', '\u00a0') if np.isfinite(row.p) else '']
+                p_cell(row.p) if np.isfinite(row.p) else '']
     rows.append([*cells, shown(row.slope) if np.isfinite(row.slope) else ''])
   adjusted = f' adjusted for {first["adjusted_for"].replace("+", ", ")}' * bool(
       first['adjusted_for'])

@@ -64,9 +64,14 @@ def table(rows: pandas.DataFrame, caption: str) -> list[str]:
   cells = rows.map(lambda value: ('n/a' if value != value else shown(value))
                     if isinstance(value, float) else value)
   for name in {'p', 'p_holm'} & set(rows):
-    cells[name] = rows[name].map(lambda p: shown_p(p).removeprefix('= ').replace(' ', '\u00a0'))
+    cells[name] = rows[name].map(p_cell)
   body = cells.to_html(index=False, border=0, escape=True)
   return [re.sub(r'<table[^>]*>', f'<table><caption>{html.escape(caption)}.</caption>', body)]
+
+
+def p_cell(p: float) -> str:
+  """A p value that stays on one line."""
+  return shown_p(p).removeprefix('= ').replace(' ', '\u00a0')
 
 
 def summary(evaluation: Evaluation) -> list[tuple[str, str, str]]:
