@@ -56,8 +56,8 @@ def test_results_have_the_rows_and_columns_that_others_rely_on(run, capsys):
                                'folds']
   for task in ('age', 'sex', 'thickness:lh_insula'):
     assert list(dict.fromkeys(table[table['task'] == task]['features'])) == [
-        'mine', 'untrained', 'morphometry', 'covariates', 'covariates + mine',
-        'covariates + morphometry', 'mean']
+        'mine', 'covariates + mine', 'untrained', 'morphometry', 'covariates + morphometry',
+        'covariates', 'mean']
   made = json.loads((run / 'probe' / 'made.json').read_text())
   assert made['synthetic'] and made['cards']['mine']['source'] == str(run)
   assert made['config']['tasks'] == 'age,sex,thickness:lh_insula'

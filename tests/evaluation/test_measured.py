@@ -111,7 +111,7 @@ def test_morphometry_alone_is_evaluated(tmp_path, capsys):
       'learning_curve': 'none', 'sections': 'labels', 'out': str(tmp_path / 'out')})
   done = probe.probe(config)
   assert [one.features for one in done.outcomes if one.task.name == 'age'] == [
-      'morphometry', 'covariates', 'covariates + morphometry', 'mean']
+      'morphometry', 'covariates + morphometry', 'covariates', 'mean']
   truth = next(one for one in done.outcomes if one.task.name != 'age').truth
   np.testing.assert_allclose(np.sort(truth), np.sort(values()[:, REGIONS.index('lh_insula')]),
                              rtol=1e-6)
