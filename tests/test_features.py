@@ -13,11 +13,12 @@ import numpy as np
 import pandas
 import pytest
 
-from anatcl_jax import features, models
+from anatcl_jax import features, figures, models
 from anatcl_jax.data.arrange import Arrangement
 from anatcl_jax.errors import UserError
 from anatcl_jax.frozen import extract, image_encoder
 from anatcl_jax.frozen.table import read_synthetic, read_table, write_table
+from anatcl_jax.report import representation
 from anatcl_jax.weights import write
 from anatcl_jax.weights.load import Weights
 from tests.models.test_models import random_variables
@@ -30,6 +31,12 @@ CROP = (11, 14, 12)
 def compiled(tmp_path_factory):
   with compilation_cache(tmp_path_factory.getbasetemp() / 'compiled'):
     yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+  """An empty picture beside each table, where nobody looks at it."""
+  monkeypatch.setattr(representation, 'draw', lambda *_, **__: figures.Figure((1, 1)))
 
 
 @pytest.fixture(scope='module')

@@ -20,10 +20,11 @@ from anatcl_jax.frozen.table import read_table
 from anatcl_jax.weights import write
 from anatcl_jax.weights.load import load_weights
 from tests.test_convert import named
-from tests.test_features import compiled, folder, run, volumes, weights  # noqa: F401
+from tests.test_features import compiled, folder, run, undrawn, volumes, weights  # noqa: F401
 from tests.weights import torch_file
 
 CLOSE = {'rtol': 2e-5, 'atol': 2e-6}
+pytestmark = pytest.mark.usefixtures('undrawn')
 
 
 @pytest.mark.parametrize('axes', ['RAS', 'predecessor'])

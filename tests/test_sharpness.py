@@ -22,11 +22,15 @@ _METHODS = ('yaware', 'expw', 'threshold')
 
 def _rows(log_weights, share):
   """Weights of a batch whose every pair has `log_weights`, and their effective positives."""
-  log_weights = jnp.asarray(log_weights, jnp.float32)
+  return tuple(map(np.asarray, _jitted_rows(np.asarray(log_weights, np.float32), share)))
+
+
+@jax.jit
+def _jitted_rows(log_weights, share):
   others = ~jnp.eye(len(log_weights), dtype=bool)
   power = sharpness.solve_power(log_weights, others, share)
   weights = sharpness.sharpened(log_weights, others, ~others, power)
-  return np.asarray(weights), np.asarray(kernels.effective_positives(weights, others))
+  return weights, kernels.effective_positives(weights, others)
 
 
 def test_two_weights_by_hand():

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
 from anatcl_jax.cohorts import bids
-from anatcl_jax.cohorts.phantom.cohort import PhantomSettings
 from anatcl_jax.cohorts.volumes import center_crop
 from anatcl_jax.data import cache, pipeline, shards
-from anatcl_jax.data.make_shards import make_phantom_shards, make_shards
+from anatcl_jax.data.make_shards import make_shards
 from anatcl_jax.devices import parallel
 from anatcl_jax.errors import UserError
 from anatcl_jax.training import step, tracking, train
+from tests.data.test_damage import sign, write_shard
 from tests.models.test_models import SUMS_IN_PARTS
 from tests.small_run import OF_THE_MACHINE, small_config
 
@@ -113,11 +114,13 @@ def test_free_memory_is_what_the_kernel_says():
 
 
 @pytest.fixture(scope='module')
-def bytes_set(tmp_path_factory):
-  """Forty SYNTHETIC subjects as uint8, whose scales differ."""
-  settings = PhantomSettings(subjects=40, seed=1, spacing=12)
-  return make_phantom_shards(settings, tmp_path_factory.mktemp('shards') / 'bytes',
-                             dtype='uint8', workers=1)
+def bytes_set(training_set, tmp_path_factory):
+  """The forty SYNTHETIC subjects of `training_set` as uint8, whose scales differ."""
+  directory = shutil.copytree(training_set.directory, tmp_path_factory.mktemp('shards') / 'bytes')
+  path, = directory.glob('*.array_record')
+  entry = write_shard(path, training_set, range(40), 'uint8')
+  sign(directory, training_set.info | {'dtype': 'uint8', 'shards': [entry]}, training_set.table)
+  return shards.open_shards(directory)
 
 
 @pytest.mark.parametrize('mapper', ['jit', pytest.param('pmap', marks=pytest.mark.slow)])
