@@ -6,14 +6,14 @@ import re
 
 import pytest
 
-from anatcl_jax.bench import counts, operations
+from anatcl_jax.bench import counts, operation_times, operations
 from anatcl_jax.models import get_encoder, resnet3d_openvino
 
 
 @pytest.mark.slow
 def test_every_convolution_is_in_the_table(capsys, monkeypatch):
   """`tiny` has 9: 3^3 of stride 2 and 1 in the stem and three stages, and two shortcuts."""
-  monkeypatch.setattr(operations, '_torch', lambda: None)   # its columns stay empty
+  monkeypatch.setattr(operation_times, '_torch', lambda: None)   # its columns stay empty
   operations.main(['--config=configs/pretrain.py:encoder=tiny', '--config.crop=17,18,17',
                    '--rounds=1'], 'bench operations')
   lines = [[cell.strip() for cell in line.strip('|\n').split('|')]
