@@ -220,8 +220,10 @@ def _gaps(evaluation: Evaluation, task: str) -> str:
 
 
 def shown(value: float) -> str:
-  """A figure with two decimals, three below 1; a dash for NaN."""
-  return '-' if np.isnan(value) else f'{value:.2f}' if abs(value) >= 1 else f'{value:.3f}'
+  """A figure with two decimals, three below 1, none from 1,000; a dash for NaN."""
+  size = abs(value)
+  return ('-' if np.isnan(value) else f'{value:,.0f}' if size >= 1000 else
+          f'{value:.2f}' if size >= 1 else f'{value:.3f}')
 
 
 def shown_p(value: float) -> str:

@@ -45,17 +45,18 @@ def tables(evaluation: Evaluation, task: str) -> list[str]:
   control = f'{first["against"]} ({first["n_against"]})'
   ill = groups[groups['group'] != groups['against']]
   head = ['features', 'value', 'group', 'mean (SD)',
-          *([f'{control}, mean (SD)', 'difference', "Cohen's d", 'p'] if len(ill) else []), 'slope']
+          *([f'{first["against"]}, mean (SD)', 'difference', "Cohen's d", 'p'] if len(ill) else []), 'slope']
   rows = []
   for row in (ill if len(ill) else groups).itertuples():
     name = row.features + (f', {row.estimator}' if several and row.estimator else '')
-    value, _, how = row.value.partition(', ')
+    value, _, how = ('measure' if row.value == row.features else row.value).partition(', ')
     how = ', '.join(filter(None, (how, row.unit)))
     cells = [name, value + f' ({how})' * bool(how), f'{row.group} ({row.n})',
              f'{shown(row.mean)} ({shown(row.sd)})']
     if len(ill):
       cells += [f'{shown(row.mean_against)} ({shown(row.sd_against)})',
-                row.note or _with_interval(row.difference, row.low, row.high),
+                (f'none ({row.note})' if row.note else
+                 _with_interval(row.difference, row.low, row.high)),
                 _with_interval(row.d, row.d_low, row.d_high),
                 p_cell(row.p) if np.isfinite(row.p) else '']
     rows.append([*cells, shown(row.slope) if np.isfinite(row.slope) else ''])
@@ -67,14 +68,15 @@ def tables(evaluation: Evaluation, task: str) -> list[str]:
   titles = ''.join(f'<th scope="col">{html.escape(title)}</th>' for title in head)
   body = ''.join(f'<tr><th scope="row">{html.escape(name)}</th>{"".join(map(_cell, cells))}</tr>'
                  for name, *cells in rows)
-  return [f'<table class="figures"><caption>{html.escape(caption)}</caption>'
+  return [f'<table class="figures gaps"><caption>{html.escape(caption)}</caption>'
           f'<thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>']
 
 
 def _cell(text: str) -> str:
   """A cell, with what stands in brackets at its end on a line of its own."""
   if found := re.fullmatch(r'(.+?) \(([^()]+)\)', text):
-    return f'<td>{html.escape(found[1])}<br><small>{html.escape(found[2])}</small></td>'
+    wraps = ' class=wraps' * found[1].startswith('none')     # and why
+    return f'<td>{html.escape(found[1])}<br><small{wraps}>{html.escape(found[2])}</small></td>'
   return f'<td>{html.escape(text)}</td>'
 
 
