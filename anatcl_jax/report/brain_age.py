@@ -45,7 +45,8 @@ def tables(evaluation: Evaluation, task: str) -> list[str]:
   control = f'{first["against"]} ({first["n_against"]})'
   ill = groups[groups['group'] != groups['against']]
   head = ['features', 'value', 'group', 'mean (SD)',
-          *([f'{first["against"]}, mean (SD)', 'difference', "Cohen's d", 'p'] if len(ill) else []), 'slope']
+          *([f'{first["against"]}, mean (SD)', 'difference', "Cohen's d", 'p'] if len(ill) else []),
+          'slope']
   rows = []
   for row in (ill if len(ill) else groups).itertuples():
     name = row.features + (f', {row.estimator}' if several and row.estimator else '')
