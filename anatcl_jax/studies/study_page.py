@@ -30,6 +30,8 @@ know of all others. Intervals are 95 %, over people and seeds; `*` marks what di
 (`{reference}`, age alone as published) after Holm's correction for all rows of a column.
 """
 
+_FEW = 12      # runs of a machine that are named
+
 _LIMITS = """
 ## What this can't show
 
@@ -132,7 +134,11 @@ def made(results: Results, path: pathlib.Path) -> str:
   phantom = results.settings['phantom']
   settings = ', '.join(f'{name} {value}' for name, value in sorted(phantom.items()))
   hours, cpu = (sum(row[name] for row in results.rows) / 60 for name in ('minutes', 'cpu_minutes'))
-  machines = collections.Counter(row.get('machine', 'not recorded') for row in results.rows)
+  machines = collections.defaultdict(list)
+  for row in results.rows:
+    machines[row.get('machine', 'not recorded')].append(f'{row["objective"]} {row["seed"]}')
+  ran = [f'{name} ({len(of)} runs' + (f': {", ".join(of)})' if len(of) <= _FEW else ')')
+         for name, of in machines.items()]
   versions = {f'{name} {version}' for row in results.rows
               for name, version in row.get('versions', {}).items()}
   lines = [
@@ -143,10 +149,11 @@ def made(results: Results, path: pathlib.Path) -> str:
       f'each, `{results.settings["training"]}`',
       f'- asked: {results.settings["folds"]} folds on seen sites, labels of learning curves '
       f'{results.settings["labels"]}, {results.settings["replicates"]} resamplings of people',
-      f'- runs: {len(results.rows)}; {hours:.1f} hours by their clocks, {cpu:.1f} of processors',
-      '- machine: ' + '; '.join(f'{name} ({count} runs)' for name, count in machines.items()),
+      f'- runs: {len(results.rows)}; {hours:.1f} hours by their clocks, {cpu:.1f} of processors; '
+      'the same command adds what is missing of its config',
+      '- machine: ' + '; '.join(ran),
       '- versions: ' + (', '.join(sorted(versions)) or 'not recorded'),
-      *(f'- {text}' for text in results.gaps()), '']
+      *(f'- {text}' for text in results.gaps()), '', '']
   rows = []
   for name, group in results.groups.items():
     seeds = ', '.join(map(str, results.seeds(name)))

@@ -216,7 +216,8 @@ def test_machines_and_versions_come_from_the_rows(tmp_path):
   lines = rows()
   lines[0] |= {'machine': '1 x NVIDIA H100', 'versions': {'jax': '0.10.2'}}
   text = study_page.made(results.read(write(tmp_path / 'r.jsonl', lines)), tmp_path / 'study.md')
-  assert '1 x NVIDIA H100 (1 runs)' in text and 'not recorded (12 runs)' in text
+  assert '1 x NVIDIA H100 (1 runs: covariates 0)' in text and 'not recorded (12 runs' in text
+  assert '\n\n| objective | group |' in text
   assert 'versions: jax 0.10.2' in text
 
 
