@@ -222,6 +222,8 @@ def in_short(results: Results) -> list[str]:
   asked = [
       (f'Does anatomy help? All objectives with anatomy beside {than}', age, WITH_ANATOMY,
        KNOWLEDGE, None),
+      ('The same beside the untrained encoder', findings(results, objectives.UNTRAINED),
+       WITH_ANATOMY, KNOWLEDGE, None),
       (f'AnatCL as published, in its readings, beside {than}', age, (PUBLISHED,), KNOWLEDGE, None),
       (f'At equal knowledge of age (error at most {AT_MOST_WORSE:g} years above {than}\'s), '
        'objectives with anatomy', age, WITH_ANATOMY, KNOWLEDGE, as_old(age)),
