@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import pandas
+import pytest
 
 from anatcl_jax.cohorts import atlas
+from anatcl_jax.evaluation import estimators
 from anatcl_jax.evaluation.cohort import Cohort
 from anatcl_jax.evaluation.target import Target
 from anatcl_jax.evaluation.tasks import CLASSIFICATION, REGRESSION, Task
+
+
+@contextlib.contextmanager
+def two_strengths() -> Iterator[None]:
+  """A coarse grid search, where only what is made of it is asked; test_probes has the whole one."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(estimators, 'STRENGTHS', (0.1, 10.0))
+    yield
 
 
 def target_of(values, classes=(), groups=None) -> Target:

@@ -18,7 +18,7 @@ from anatcl_jax.evaluation import cohort as cohorts
 from anatcl_jax.evaluation.evaluate import Settings, choose_protocol
 from anatcl_jax.evaluation.run import Extent, run
 from anatcl_jax.evaluation.target import read_target
-from tests.evaluation.probing import cohort_of, features_of
+from tests.evaluation.probing import cohort_of, features_of, two_strengths
 
 TASKS, COHORTS = tasks.read_tasks('configs/tasks.py')
 FEW = Settings(folds=2, inner_folds=2)
@@ -37,7 +37,8 @@ def evaluation(cohort):
   encoders = {'good': (features_of(cohort),), 'poor': (features_of(cohort, 0.2),),
               'untrained': tuple(features_of(cohort, 0, seed) for seed in range(2))}
   chosen = tasks.choose_tasks('age,sex,thickness:lh_insula,adni', TASKS, COHORTS)
-  return run(cohort, encoders, chosen, FEW, Extent('25,45', True), {}, progress=False)
+  with two_strengths():
+    return run(cohort, encoders, chosen, FEW, Extent('25,45', True), {}, progress=False)
 
 
 def test_every_representation_stands_beside_every_other(evaluation):
@@ -219,8 +220,9 @@ def test_few_people_are_done_or_left_out_with_a_reason(people, seen, sizes, inne
   tasks_ = tasks.choose_tasks('age,sex', TASKS, COHORTS)
   settings = Settings(folds=2, inner_folds=inner, fewest=5)
   try:
-    found = run(cohort, {'ours': (features_of(cohort),)}, tasks_, settings, Extent(sizes, True), {},
-                progress=False)
+    with two_strengths():
+      found = run(cohort, {'ours': (features_of(cohort),)}, tasks_, settings, Extent(sizes, True),
+                  {}, progress=False)
   except UserError as error:
     assert 'too few' in str(error)
     return
@@ -277,8 +279,10 @@ def test_one_number_for_one_thing(seen):
                      seen=np.arange(83) < seen)
   encoders = {'ours': (features_of(cohort, 0.3),),
               'untrained': tuple(features_of(cohort, 0.1, seed) for seed in (1, 2))}
-  found = run(cohort, encoders, tasks.choose_tasks('age,sex', TASKS, COHORTS),
-              dataclasses.replace(FEW, folds=4), Extent(str(seen or 62), False), {}, progress=False)
+  with two_strengths():
+    found = run(cohort, encoders, tasks.choose_tasks('age,sex', TASKS, COHORTS),
+                dataclasses.replace(FEW, folds=4), Extent(str(seen or 62), False), {},
+                progress=False)
   table = write.results_table(found).set_index(['task', 'features', 'metric'])['mean']
   curve = found.learning_curves
   last = curve[curve['subjects'] == (seen or 62)]
