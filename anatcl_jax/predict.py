@@ -162,7 +162,7 @@ def _with_sites(probe: SavedProbe, x: np.ndarray, features: pathlib.Path, table:
                     '--participants with it')
   table = table.rename(columns={by_name[name.lower()]: name for name in needed})
   numbers, notes = coding.numbers(table)
-  strange = ~np.all([np.isin(numbers[:, 0], one.harmonizer.sites_) for one in probe.probes], 0)
+  strange = ~np.all([one.knows(numbers[:, 0]) for one in probe.probes], 0)
   if not strange.any():
     return with_sites(x, numbers), notes
   sites = sorted(set(tables.categories(table[coding.column])[strange].fillna('unknown')))

@@ -50,9 +50,8 @@ ARGUMENTS = {'demo': False, 'recommended': False, 'variant': 'global',
              'without': '', 'keeping': '', 'regress': '', 'classify': ''}
 
 # What docs/study.md supports. On SYNTHETIC people of known truth no objective is shown to know more
-# of anatomy or disease than the published one without being worse in something else. So nothing of
-# it is changed; a sharper kernel would stand here as {'variant': 'rbf', 'normalization': 'zscore',
-# 'effective_positives': 0.1}.
+# of anatomy or disease than the published one without being worse in something else. So no default
+# is changed.
 RECOMMENDED = {}
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import pathlib
 import shutil
+import tempfile
 
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
-  # Tests, their workers and the commands that they start compile the same programs again and again,
-  # and so does the next session.
-  os.environ['JAX_COMPILATION_CACHE_DIR'] = str(
-      pathlib.Path(__file__).parents[1] / '.pytest_cache' / 'compiled')
+  # Tests, their workers and the commands that they start compile the same programs again and again.
+  _compiled = tempfile.mkdtemp(prefix='anatcl-jax-compiled-')
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _compiled
   os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.3'
+  atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

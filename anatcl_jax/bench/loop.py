@@ -29,7 +29,7 @@ import numpy as np
 from anatcl_jax import command_line, errors
 from anatcl_jax.bench.command import Figures
 from anatcl_jax.config import crop_sizes
-from anatcl_jax.devices.machine import cpu
+from anatcl_jax.devices.machine import accelerator
 from anatcl_jax.errors import UserError
 
 if TYPE_CHECKING:   # what is heavy is imported where it is used: --help need not wait for it
@@ -128,10 +128,8 @@ def main(arguments: list[str], prog: str) -> None:
     options, config = parser.parse(arguments)
     if not 0 <= options.stand_in < float('inf'):
       raise UserError(f'--stand_in {options.stand_in} must be 0 or above')
-    import jax
     logging.disable(logging.INFO)   # Orbax's lines a checkpoint
     r = run(config, options.epochs, options.rounds, options.stand_in)
-    device = cpu() if jax.default_backend() == 'cpu' else jax.devices()[0].device_kind
-    print(f'{device}{", a clock for the devices" if options.stand_in else ""}: step '
+    print(f'{accelerator()}{", a clock for the devices" if options.stand_in else ""}: step '
           f'{r["step_s"]:.4f} s, loop {r["loop_s"]:.4f} s a step; the loop\'s share that is not '
           f'the step {r["share_median"]:.1%} ({r["share_min"]:.1%} to {r["share_max"]:.1%})')

@@ -21,16 +21,16 @@ from anatcl_jax.models import resnet3d_openvino
 from anatcl_jax.models.convolution import conv3d
 from anatcl_jax.models.normalization import BatchNorm
 
-RNG = np.random.default_rng(0)
 _HEADER = ('| operation | calls | GFLOP | PyTorch | JAX | OpenVINO | train: PyTorch | JAX '
            '| product: JAX | NumPy | PyTorch |')
 
 
 def convolution_row(layer: counts.Layer, first: bool, rounds: int) -> dict[str, float]:
   """Milliseconds of a convolution, by the column of the table."""
+  rng = np.random.default_rng(0)
   (*sizes, channels), size, stride, padding = layer.geometry
-  x = RNG.normal(size=(1, *sizes, channels)).astype(np.float32)
-  kernel = (RNG.normal(size=(size,) * 3 + (channels, layer.features))
+  x = rng.normal(size=(1, *sizes, channels)).astype(np.float32)
+  kernel = (rng.normal(size=(size,) * 3 + (channels, layer.features))
             / math.sqrt(size**3 * channels)).astype(np.float32)
   ours = lambda x, kernel: conv3d(x, kernel, stride, padding)
   torch_kernel = kernel.transpose(4, 3, 0, 1, 2)
@@ -41,7 +41,7 @@ def convolution_row(layer: counts.Layer, first: bool, rounds: int) -> dict[str, 
   wanted = (1,) if first else (0, 1)      # the volume needs no gradient
   found = _seconds(ours, theirs, (x, kernel), (_channels_first(x), torch_kernel), wanted, rounds)
   m, k, n = layer.outputs // layer.features, size**3 * channels, layer.features
-  a, b = (RNG.normal(size=shape).astype(np.float32) for shape in ((m, k), (k, n)))
+  a, b = (rng.normal(size=shape).astype(np.float32) for shape in ((m, k), (k, n)))
   product = jax.jit(jnp.matmul)
   on_device = jax.device_put((a, b))
   runs = {'product JAX': lambda: product(*on_device), 'product NumPy': lambda: a @ b}
@@ -54,7 +54,7 @@ def convolution_row(layer: counts.Layer, first: bool, rounds: int) -> dict[str, 
 
 def normalization_row(shape: tuple[int, ...], pool: bool, rounds: int) -> dict[str, float]:
   """Milliseconds of BatchNorm and ReLU of x[1, X, Y, Z, C], with the max-pool too."""
-  x = RNG.normal(size=shape).astype(np.float32)
+  x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
   module = BatchNorm(relu=True, pool=pool)
   variables = jax.jit(module.init)(jax.random.key(0), x[:, :4, :4, :4])
   parameters = [np.ones(shape[-1], np.float32), np.zeros(shape[-1], np.float32)]
@@ -112,7 +112,7 @@ def openvino_milliseconds(encoder, shape: tuple[int, ...], rounds: int) -> dict[
       jax.random.key(0))
   request = resnet3d_openvino.request(encoder, jax.device_get(variables), False, (1, 1, *shape),
                                       PERF_COUNT=True)
-  volume = RNG.random((1, 1, *shape), np.float32)
+  volume = np.random.default_rng(0).random((1, 1, *shape), np.float32)
   least = collections.defaultdict(lambda: math.inf)
   for _ in range(rounds + 1):
     request.infer([volume])

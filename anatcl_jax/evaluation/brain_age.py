@@ -111,7 +111,7 @@ def _harmonised(rest: Target, x: np.ndarray, probes: list[FittedProbe],
   if first.harmonizer is None:
     return rest, x, []
   numbers, notes = first.coding.numbers(cohort.table.iloc[rest.rows])
-  known = np.all([np.isin(numbers[:, 0], one.harmonizer.sites_) for one in probes], 0)
+  known = np.all([one.knows(numbers[:, 0]) for one in probes], 0)
   if not known.all():
     strangers = f'{int((~known).sum())} scans of a {first.coding.column} without healthy people'
     if first.harmonizer.unseen == PASS:

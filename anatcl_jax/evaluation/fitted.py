@@ -40,6 +40,10 @@ class FittedProbe:
   harmonizer: ComBat | None = None
   coding: Coding | None = None
 
+  def knows(self, sites: np.ndarray) -> np.ndarray:
+    """Whether the codes of sites [n] are of those that the harmonizer was fitted on."""
+    return np.isin(sites, self.harmonizer.sites_)
+
   @property
   def classification(self) -> bool:
     return 'codes' in self.arrays

@@ -28,6 +28,7 @@ def plain(name: str) -> str:
 
 
 def is_derived(name: str) -> bool:
+  """Whether a row is made of another: beside covariates, or harmonised."""
   return name != plain(name)
 
 

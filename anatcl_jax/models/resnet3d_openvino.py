@@ -33,6 +33,7 @@ def can_run(encoder: nn.Module) -> bool:
 
 
 def is_installed() -> bool:
+  """Whether the package is here, which is not imported for it."""
   return importlib.util.find_spec('openvino') is not None
 
 

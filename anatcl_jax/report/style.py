@@ -89,6 +89,7 @@ def metric_label(task: Task, metric: str) -> str:
 
 
 def unit_of(task: Task) -> str:
+  """The unit of what a task predicts, in words where none is known."""
   return task.unit or f'unit of {task.column}'
 
 

@@ -144,7 +144,7 @@ def answer(results: Results, found: dict[str, list[Finding]], groups: tuple[str,
   return '; '.join(said) or 'there is nothing to compare', details
 
 
-def as_old(found: dict[str, list[Finding]]) -> list[str]:
+def equally_aged(found: dict[str, list[Finding]]) -> list[str]:
   """Objectives whose error of age is at most AT_MOST_WORSE years above the reference's."""
   return [one.objective for one in found.get('age_mae_unseen', ())
           if one.difference.value >= -AT_MOST_WORSE and one.objective not in objectives.BASELINES]
@@ -226,7 +226,7 @@ def in_short(results: Results) -> list[str]:
        WITH_ANATOMY, KNOWLEDGE, None),
       (f'AnatCL as published, in its readings, beside {than}', age, (PUBLISHED,), KNOWLEDGE, None),
       (f'At equal knowledge of age (error at most {AT_MOST_WORSE:g} years above {than}\'s), '
-       'objectives with anatomy', age, WITH_ANATOMY, KNOWLEDGE, as_old(age)),
+       'objectives with anatomy', age, WITH_ANATOMY, KNOWLEDGE, equally_aged(age)),
       (f'Sharper and residualised kernels beside {NAMES[AS_PUBLISHED]}', published,
        (SHARPER, RESIDUALISED), KNOWLEDGE, None),
       (f'Without anatomy: untrained, other trainings and objectives of age beside {than}', age,

@@ -17,6 +17,7 @@ from anatcl_jax import command_line, errors, outputs
 from anatcl_jax.errors import UserError
 
 if TYPE_CHECKING:   # what is heavy is imported where it is used: --help need not wait for it
+  from anatcl_jax.studies.comparison import Estimate
   from anatcl_jax.studies.findings import Finding
   from anatcl_jax.studies.results import Question, Results
 
@@ -48,7 +49,7 @@ _LIMITS = """
 """
 
 
-def _interval(one, digits: int, sign: str = '') -> str:
+def _interval(one: Estimate, digits: int, sign: str = '') -> tuple[str, str]:
   return f'{one.value:{sign}.{digits}f}', f'{one.low:.{digits}f} to {one.high:.{digits}f}'
 
 
@@ -116,7 +117,7 @@ def holds(results: Results) -> str:
               for question in results.questions if question.name in found]
     lines.append('')
     if reference == findings.AGE_ALONE:
-      old = findings.as_old(found)
+      old = findings.equally_aged(found)
       lines += ['### At equal knowledge of age\n',
                 f'Objectives whose error of age on unseen sites is at most '
                 f'{findings.AT_MOST_WORSE:g} years above that of {than}: '

@@ -169,7 +169,7 @@ def test_answers_name_the_best_and_how_little_it_is(study):
   head, (text,) = findings.answer(study, found, (results.PUBLISHED,))
   assert head == 'better, but by less than matters, in disease'
   assert text == 'disease: better, by less than matters by 0.010 (0.007 to 0.013)'
-  assert findings.as_old(found) == ['untrained', 'global-region', 'rbf-10']
+  assert findings.equally_aged(found) == ['untrained', 'global-region', 'rbf-10']
 
 
 def test_what_is_recommended_is_nowhere_worse(study):
