@@ -189,7 +189,7 @@ def _demo(encoder):
       'phantom': {'subjects': 320, 'seed': 0, 'spacing': 5.0, 'sites': 3},
       'encoder': 'tiny' if encoder == 'resnet18' else encoder,
       'precision': 'float32',
-      'epochs': 15,
+      'epochs': 20,
       'learning_rate': 1e-3,
       'report_at_end': f'{pathlib.Path(__file__).with_name("probe.py")}:demo',
   }
