@@ -76,10 +76,10 @@ conv3d.defvjp(_conv3d_forward, _conv3d_gradients)
 def cpu_path(x: tuple[int, ...], kernel: tuple[int, ...], stride: int, padding: int) -> str | None:
   """How a CPU computes a convolution of these shapes; None for XLA's own.
 
-  - 1^3: 'patches', which are slices
+  - 1^3: 'pointwise'
   - a small one, or none of a ResNet's: XLA's own, which compiles faster
   - few channels with stride 2, the stem: 'stem'
-  - 3^3 with stride 1 where a plane has enough rows for a product: 'winograd'
+  - 3^3 with stride 1 where a plane has enough rows for its channels: 'winograd'
   - other 3^3: 'patches'
   """
   size, channels = kernel[0], kernel[-2]
@@ -87,12 +87,12 @@ def cpu_path(x: tuple[int, ...], kernel: tuple[int, ...], stride: int, padding: 
   if size % 2 == 0 or padding != size // 2 or stride not in (1, 2):
     return None
   if size == 1:
-    return 'patches'
+    return 'pointwise'
   if outputs * math.prod(kernel) < _SMALL:
     return None
   if stride == 2 and channels <= 4 and size <= 7:
     return 'stem'
-  if size == 3 and stride == 1 and x[2] * x[3] >= 256:
+  if size == 3 and stride == 1 and x[2] * x[3] >= max(64, channels):
     return 'winograd'
   return 'patches' if size == 3 else None
 
@@ -111,11 +111,14 @@ _CPU_FORWARD = {
     'stem': lambda x, kernel, stride: stem_cpu.convolved(x, kernel),
     'winograd': lambda x, kernel, stride: convolution_cpu.winograd(x, kernel),
     'patches': convolution_cpu.patches,
+    'pointwise': convolution_cpu.pointwise,
 }
 _CPU_GRADIENTS = {
     'stem': _stem_gradients,
     'winograd': lambda x, kernel, g, stride: convolution_cpu.winograd_gradients(x, kernel, g),
     'patches': lambda x, kernel, g, stride: convolution_cpu.patches_gradients(x, kernel, stride, g),
+    'pointwise':
+        lambda x, kernel, g, stride: convolution_cpu.pointwise_gradients(x, kernel, stride, g),
 }
 
 

@@ -133,28 +133,38 @@ def combined(matrix: np.ndarray, terms: Sequence[jax.Array]) -> list[jax.Array]:
           for row in matrix]
 
 
-# ---- Any size and stride: all patches, one product -----------------------------------------------
+# ---- 3^3 with stride 1 or 2: all patches of a volume, one product --------------------------------
 
 
 def patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-  """Convolution as the product of all patches and the kernel."""
+  """Convolution as the product of a volume's patches and the kernel."""
   size, channels, features = kernel.shape[0], *kernel.shape[-2:]
-  rows = _patches(x, size, stride)
-  return jnp.dot(rows, kernel.reshape(size**3 * channels, features))
+
+  def volume(x):
+    rows = _patches(x[None], size, stride)[0]
+    return jnp.dot(rows, kernel.reshape(size**3 * channels, features))
+
+  return lax.map(volume, x)
 
 
 def patches_gradients(x: jax.Array, kernel: jax.Array, stride: int, g: jax.Array) -> Gradients:
-  """Gradients of `patches` from the gradient g of its result; kernel 1^3 or 3^3, stride 1 or 2."""
-  rows = _patches(x, kernel.shape[0], stride)
-  kernel_gradient = jnp.einsum('nxyzk,nxyzf->kf', rows, g).reshape(kernel.shape)
-  if kernel.size < rows.size:
-    taps = jnp.einsum('nxyzf,abdcf->nxyzabdc', g, kernel)
-  else:
-    # The same, so that XLA transposes the result and not the larger kernel, which for 512 channels
-    # takes as long as the product.
-    taps = lax.optimization_barrier(jnp.einsum('abdcf,nxyzf->abdcnxyz', kernel, g))
-    taps = taps.transpose(4, 5, 6, 7, 0, 1, 2, 3)
-  return _gathered_from_taps(taps, x.shape, stride), kernel_gradient
+  """Gradients of `patches` from the gradient g of its result."""
+
+  def volume(kernel_sums, x_and_g):
+    x, g = x_and_g
+    rows = _patches(x[None], kernel.shape[0], stride)[0]
+    kernel_sums += jnp.einsum('xyzk,xyzf->kf', rows, g).reshape(kernel.shape)
+    if kernel.size < rows.size:
+      taps = jnp.einsum('xyzf,abdcf->xyzabdc', g, kernel)
+    else:
+      # The same, so that XLA transposes the result and not the larger kernel, which for 512
+      # channels takes as long as the product.
+      taps = lax.optimization_barrier(jnp.einsum('abdcf,xyzf->abdcxyz', kernel, g))
+      taps = taps.transpose(4, 5, 6, 0, 1, 2, 3)
+    return kernel_sums, _gathered_from_taps(taps[None], (1, *x.shape), stride)[0]
+
+  kernel_gradient, x_gradient = lax.scan(volume, jnp.zeros_like(kernel), (x, g))
+  return x_gradient, kernel_gradient
 
 
 def _patches(x: jax.Array, size: int, stride: int) -> jax.Array:
@@ -172,10 +182,6 @@ def _patches(x: jax.Array, size: int, stride: int) -> jax.Array:
 def _gathered_from_taps(taps: jax.Array, shape: tuple[int, ...], stride: int) -> jax.Array:
   """Sums what each output [N, X', Y', Z', K, K, K, C] gives to the inputs that its taps meet."""
   counts = taps.shape[1:4]
-  if taps.shape[4] == 1:
-    x, zero = taps[:, :, :, :, 0, 0, 0], jnp.zeros((), taps.dtype)
-    spread = [(0, n - stride * (m - 1) - 1, stride - 1) for n, m in zip(shape[1:4], counts)]
-    return lax.pad(x, zero, ((0, 0, 0), *spread, (0, 0, 0)))
   taps = jnp.pad(taps, ((0, 0), *((2 - stride, 1),) * 3, *((0, 0),) * 4))
 
   def sum_of(met):
@@ -199,6 +205,23 @@ def _interleaved(classes: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   x = classes.transpose(3, 4, 0, 5, 1, 6, 2, 7)
   x = x.reshape(x.shape[0], *(2 * n for n in classes.shape[4:7]), shape[-1])
   return x[:, :shape[1], :shape[2], :shape[3]]
+
+
+# ---- 1^3: a product of the whole batch -----------------------------------------------------------
+
+
+def pointwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+  """1^3 convolution: every stride-th voxel times the kernel."""
+  return jnp.dot(x[:, ::stride, ::stride, ::stride], kernel[0, 0, 0])
+
+
+def pointwise_gradients(x: jax.Array, kernel: jax.Array, stride: int, g: jax.Array) -> Gradients:
+  """Gradients of `pointwise` from the gradient g of its result."""
+  kernel_gradient = jnp.einsum('nxyzc,nxyzf->cf', x[:, ::stride, ::stride, ::stride], g)
+  spread = [(0, n - stride * (m - 1) - 1, stride - 1) for n, m in zip(x.shape[1:4], g.shape[1:4])]
+  met = jnp.dot(g, kernel[0, 0, 0].T)
+  return (lax.pad(met, jnp.zeros((), met.dtype), ((0, 0, 0), *spread, (0, 0, 0))),
+          kernel_gradient.reshape(kernel.shape))
 
 
 # ---- 3^3 maximum with stride 2: one axis after another -------------------------------------------

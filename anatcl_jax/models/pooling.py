@@ -13,7 +13,7 @@ from jax import lax
 
 from anatcl_jax.models import convolution_cpu
 
-_SMALL = 2**20   # values of one volume, below which XLA's own does, which compiles faster
+_SMALL = 2**14   # values of one volume, below which XLA's own does, which compiles faster
 
 
 def is_large(x: jax.Array) -> bool:

@@ -54,7 +54,8 @@ def with_gradients(function, arguments, g):
 @pytest.mark.parametrize('grid', GRIDS)
 @pytest.mark.parametrize('path, size, stride, channels, features', [
     ('winograd', 3, 1, 3, 5), ('patches', 3, 1, 3, 5), ('patches', 3, 2, 3, 120),
-    ('patches', 1, 1, 3, 5), ('patches', 1, 2, 3, 5), ('stem', 7, 2, 1, 5), ('stem', 3, 2, 2, 5)])
+    ('pointwise', 1, 1, 3, 5), ('pointwise', 1, 2, 3, 5), ('stem', 7, 2, 1, 5),
+    ('stem', 3, 2, 2, 5)])
 def test_each_path_on_cpu(path, size, stride, channels, features, grid, any_size, monkeypatch):
   monkeypatch.setattr(convolution, 'cpu_path', lambda *shapes: path)
   with jax.enable_x64(True):
@@ -75,7 +76,8 @@ def test_stem_from_space_to_depth(size, channels, grid):
 
 
 def test_the_rule_for_the_published_encoder():
-  """ResNet-18 at 121x145x121, and what XLA keeps: what is small, even kernels, other padding."""
+  """ResNet-18 at 121x145x121, tiny at 30x36x30; XLA keeps small ones, even kernels, other padding.
+  """
   def path(grid, channels, features, size=3, stride=1):
     return cpu_path((2, *grid, channels), (size,) * 3 + (channels, features), stride, size // 2)
 
@@ -83,7 +85,8 @@ def test_the_rule_for_the_published_encoder():
   assert path((31, 37, 31), 64, 64) == path((16, 19, 16), 128, 128) == 'winograd'
   assert path((31, 37, 31), 64, 128, 3, 2) == path((8, 10, 8), 256, 256) == 'patches'
   assert path((4, 5, 4), 512, 512) == path((8, 10, 8), 256, 512, 3, 2) == 'patches'
-  assert path((31, 37, 31), 64, 128, 1, 2) == path((8, 8, 8), 16, 16, 1) == 'patches'
+  assert path((31, 37, 31), 64, 128, 1, 2) == path((8, 8, 8), 16, 16, 1) == 'pointwise'
+  assert path((8, 9, 8), 16, 16) == 'winograd' != path((8, 8, 8), 96, 96) == 'patches'
   assert path((4, 4, 4), 16, 16) is None
   assert cpu_path((1, 64, 64, 64, 64), (2, 2, 2, 64, 64), 2, 0) is None
   assert cpu_path((1, 64, 64, 64, 64), (3, 3, 3, 64, 64), 1, 0) is None
