@@ -25,8 +25,8 @@ OF_THE_RUN = {
     'data_dir', 'crop', 'measures', 'atlas', 'num_folds', 'fold', 'reader_threads', 'cache', 'data',
     'init', 'phantom', 'epochs', 'log_every_steps', 'heartbeat_seconds', 'profile_steps',
     'compilation_cache', 'heldout_every_epochs', 'probe_every_epochs', 'report_at_end',
-    'checkpoint_every_epochs', 'keep_checkpoints', 'keep_every_epochs', 'keep_best_metric',
-    'keep_best_mode'}
+    'checkpoint_every_epochs', 'checkpoint_every_seconds', 'keep_checkpoints', 'keep_every_epochs',
+    'keep_best_metric', 'keep_best_mode'}
 
 
 class Patches(nn.Module):
@@ -51,10 +51,11 @@ def get_encoder(name: str, *, axis_name: str | None = None, **settings) -> nn.Mo
 
 
 def small_config(data_dir, **changes) -> ml_collections.ConfigDict:
-  """Four epochs of four steps, a row a step."""
+  """Four epochs of four steps, a row a step and a checkpoint an epoch."""
   config = get_config('encoder=tiny')
   config.update({'data_dir': str(data_dir), 'epochs': 4, 'batch_size': 8, 'precision': 'float32',
-                 'feature_dim': 8, 'learning_rate': 1e-3, 'log_every_steps': 1, **changes})
+                 'feature_dim': 8, 'learning_rate': 1e-3, 'log_every_steps': 1,
+                 'checkpoint_every_seconds': 0.0, **changes})
   return config
 
 

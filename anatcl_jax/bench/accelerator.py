@@ -46,7 +46,7 @@ def cases(config: ml_collections.ConfigDict, batches: list[int]) -> Iterator[dic
   yield {'part': 'forward', **own, 'seconds': 20}
   yield {'part': 'torch', **own, 'compiled': False, 'seconds': 45}
   for cache in CACHES:
-    yield {'part': 'loop', **own, 'cache': cache, 'seconds': 45}
+    yield {'part': 'loop', **own, 'cache': cache, 'seconds': 60}
   yield {'part': 'step', **own, 'views': 'different', 'seconds': 40}
   for precision in sorted(PRECISIONS, key=lambda name: name != config.precision):
     for batch in sorted(batches, key=lambda batch: abs(batch - config.batch_size)):
@@ -199,7 +199,7 @@ class _Bench:
     config = self._with(case, data_dir=str(self._shards), cache=case['cache'],
                         checkpoint_every_epochs=every, compilation_cache='none',
                         reader_threads=min(16, os.cpu_count() or 1))
-    # From the first checkpoint on, which compiles, over one more.
+    # From the first checkpoint on, which compiles, over one more, until it is written.
     return loop.run(config, epochs=2 * every + 2, rounds=1, warm=every + 1)
 
   def _layers(self):

@@ -62,13 +62,15 @@ def _beside(cases: list[Result]) -> list[str]:
 
 def _loops(cases: list[Result], found: dict[str, Any]) -> list[str]:
   steps = EPOCHS * (SUBJECTS // found['config']['batch_size'])
-  rows = [f'| {case["cache"]} | {1e3 * case["loop_s"]:.2f} ms | {1e3 * case["step_s"]:.2f} ms | '
+  rows = [f'| {case["cache"]} | {1e3 * case["step_s"]:.2f} ms | {1e3 * case["without_s"]:.2f} ms | '
+          f'{case["checkpoint_s"]:.2f} s | {1e3 * case["loop_s"]:.2f} ms | '
           f'{case["share_median"]:.1%} | {steps * case["loop_s"] / 60:.1f} min |' for case in cases]
-  return [f'On {found["scans"]:,} SYNTHETIC scans stored as uint8, with rows and checkpoints and '
-          f'without held-out evaluation; the last column is computed: {EPOCHS} epochs of '
-          f'{SUBJECTS:,} subjects are {steps:,} steps.', '',
-          *markdown('| cache | a step of the loop | the step alone | the host\'s share | '
-                    'published recipe |', rows)]
+  every = found['config']['checkpoint_every_seconds']
+  return [f'On {found["scans"]:,} SYNTHETIC scans stored as uint8, with rows and without held-out '
+          f'evaluation; the last three columns are computed, for a checkpoint every {every:g} s at '
+          f'most; {EPOCHS} epochs of {SUBJECTS:,} subjects are {steps:,} steps.', '',
+          *markdown('| cache | the step alone | a step of the loop | a checkpoint costs | with '
+                    'checkpoints | the host\'s share | published recipe |', rows)]
 
 
 def _profile(profile: Result, seconds: float) -> list[str]:

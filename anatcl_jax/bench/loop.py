@@ -4,15 +4,18 @@
   python -m anatcl_jax.bench loop --config=configs/pretrain.py:demo --stand_in=0.3
 
 The loop trains on config.data_dir into a folder that is removed; its seconds a step are those of
-its epochs but the first, which compiles, and the last, with their rows and checkpoints and without
-held-out evaluation. The step alone takes one random batch again and again, each time given before
-the last is done. The two run in turn. On a CPU they share the cores with all else that the machine
-does; with --stand_in a clock stands for the devices, which are busy with each step for so long and
-leave the host free, as an accelerator does: all else is real.
+its epochs but the first, which compiles, and the last, with their rows and without held-out
+evaluation: once without checkpoints, and once with one after each config.checkpoint_every_epochs.
+The difference is what a checkpoint costs, and the loop's seconds a step are computed with one every
+config.checkpoint_every_seconds at most. The step alone takes one random batch again and again, each
+time given before the last is done. All run in turn. On a CPU they share the cores with all else
+that the machine does; with --stand_in a clock stands for the devices, which are busy with each step
+for so long and leave the host free, as an accelerator does: all else is real.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import io
@@ -40,33 +43,50 @@ def run(config: ml_collections.ConfigDict, epochs: int, rounds: int, stand_in: f
         warm: int = 1) -> Figures:
   """Seconds a step of the loop and of the step alone, and the loop's share that is not the step.
 
-  Medians of the rounds, and of the ratios of their pairs, less one.
+  Medians of the rounds, and of the ratios of their pairs, less one. The loop is measured without
+  checkpoints (`without_s`) and with; from what one costs (`checkpoint_s`) follows the loop with
+  them as far apart as the config says (`loop_s`).
 
   Args:
     stand_in: seconds of a clock that stands for the devices; 0 for the true ones.
     warm: epochs at the beginning that do not count.
   """
   from anatcl_jax.bench import timing
-  from anatcl_jax.training import tracking, train
   config = ml_collections.ConfigDict(config.to_dict())
+  every = config.checkpoint_every_epochs
   config.update({'epochs': epochs, 'heldout_every_epochs': epochs, 'report_at_end': ''})
+  found = collections.defaultdict(list)
+  for _ in range(rounds):
+    without, steps = _loop(config, stand_in, warm, checkpoint_every_epochs=epochs)
+    with_all, _ = _loop(config, stand_in, warm, checkpoint_every_seconds=0.0)
+    checkpoint = (with_all - without) * steps * every
+    apart = max(config.checkpoint_every_seconds / without, steps * every)    # in steps
+    found['without_s'].append(without)
+    found['checkpoint_s'].append(checkpoint)
+    found['loop_s'].append(without + checkpoint / apart)
+    found['step_s'].append(stand_in or _step_alone(config, steps * (epochs - warm - 1)))
+  ratio = timing.ratio(found['loop_s'], found['step_s'])
+  return {**{name: timing.summary(values) for name, values in found.items()},
+          **{f'share_{name}': value - 1 for name, value in ratio.items()}}
+
+
+def _loop(config: ml_collections.ConfigDict, stand_in: float, warm: int, **changes
+          ) -> tuple[float, int]:
+  """Seconds a step of the epochs after the first `warm` but the last, and the steps of an epoch."""
+  from anatcl_jax.training import tracking, train
+  own = config.copy_and_resolve_references()
+  own.update(changes)
   program = train.compile_program if not stand_in else (
       lambda *arguments: _on_a_clock(train.compile_program(*arguments), stand_in))
-  loop_s, step_s = [], []
-  for _ in range(rounds):
-    with tempfile.TemporaryDirectory(prefix='anatcl-bench-') as name:
-      with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        train.train(config, pathlib.Path(name), program)
-      rows = tracking.read_metrics(pathlib.Path(name))
-    # The last epoch's row waits for the held-out loss.
-    spans = [(row['step'] - before['step'], row['subjects_per_second'])
-             for before, row in itertools.pairwise(rows) if warm < row['epoch'] < epochs]
-    count = sum(steps for steps, _ in spans)
-    loop_s.append(sum(steps * config.batch_size / rate for steps, rate in spans) / count)
-    step_s.append(stand_in or _step_alone(config, count))
-  ratio = timing.ratio(loop_s, step_s)
-  return {'loop_s': timing.summary(loop_s), 'step_s': timing.summary(step_s),
-          **{f'share_{name}': value - 1 for name, value in ratio.items()}}
+  with tempfile.TemporaryDirectory(prefix='anatcl-bench-') as name:
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+      train.train(own, pathlib.Path(name), program)
+    rows = tracking.read_metrics(pathlib.Path(name))
+  # The last epoch's row waits for the held-out loss.
+  spans = [(row['step'] - before['step'], row['subjects_per_second'])
+           for before, row in itertools.pairwise(rows) if warm < row['epoch'] < own.epochs]
+  seconds = sum(steps * own.batch_size / rate for steps, rate in spans)
+  return seconds / sum(steps for steps, _ in spans), rows[-1]['step'] // own.epochs
 
 
 def _step_alone(config: ml_collections.ConfigDict, count: int) -> float:
@@ -131,5 +151,7 @@ def main(arguments: list[str], prog: str) -> None:
     logging.disable(logging.INFO)   # Orbax's lines a checkpoint
     r = run(config, options.epochs, options.rounds, options.stand_in)
     print(f'{accelerator()}{", a clock for the devices" if options.stand_in else ""}: step '
-          f'{r["step_s"]:.4f} s, loop {r["loop_s"]:.4f} s a step; the loop\'s share that is not '
-          f'the step {r["share_median"]:.1%} ({r["share_min"]:.1%} to {r["share_max"]:.1%})')
+          f'{r["step_s"]:.4f} s, loop without checkpoints {r["without_s"]:.4f} s a step, a '
+          f'checkpoint {r["checkpoint_s"]:.2f} s; with one every '
+          f'{config.checkpoint_every_seconds:g} s at most the loop\'s share that is not the step: '
+          f'{r["share_median"]:.1%} ({r["share_min"]:.1%} to {r["share_max"]:.1%})')

@@ -31,6 +31,9 @@ from anatcl_jax.errors import RunFailure, Stopped
 from anatcl_jax.training.step import TrainState
 from anatcl_jax.weights import choice, stored
 
+# What stands in a checkpoint beside the state.
+_Content = dict[str, Any]
+
 _NO_ROOM = re.compile('No space left on device|Disk quota exceeded|File too large')
 
 
@@ -40,6 +43,11 @@ class _Best(PreservationPolicy):
   def __init__(self, values: dict[int, float], mode: str):
     self.values = values
     self._choose = min if mode == 'min' else max
+
+  def is_beaten_by(self, value: float) -> bool:
+    """Whether a value is better than all that are known."""
+    known = self.values.values()
+    return value not in known and self._choose(value, *known, value) == value
 
   def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
     del context
@@ -69,14 +77,20 @@ class Checkpoints:
   """
 
   def __init__(self, workdir: pathlib.Path, *, keep: int, every_steps: int = 0,
-               best_metric: str = '', best_mode: str = 'min'):
-    """Keeps the last `keep`, those at multiples of `every_steps`, and the best by a metric."""
+               every_seconds: float = 0, best_metric: str = '', best_mode: str = 'min'):
+    """Keeps the last `keep`, those at multiples of `every_steps`, and the best by a metric.
+
+    Args:
+      every_seconds: from one checkpoint to the next, at least; see `save`.
+    """
     self._directory = stored.directory_of(workdir)
     self._metric = best_metric
     self._error: str | None = None
     self._manager, self._latest = None, None
     self._thread = concurrent.futures.ThreadPoolExecutor(1, 'checkpoints')
     self._saving = self._thread.submit(lambda: None)
+    self._every_seconds, self._begun = every_seconds, time.monotonic()
+    self._best_waits: tuple[int, TrainState, _Content] | None = None
     if not processes.is_first():
       return
     known = stored.steps(workdir)
@@ -101,27 +115,53 @@ class Checkpoints:
       self._links.close()
       raise RunFailure(self._error)
 
-  def save(self, state: TrainState | None, statistics: Statistics,
-           metrics: dict[str, float]) -> None:
+  def save(self, state: TrainState | None, statistics: Statistics, metrics: dict[str, float],
+           at_once: bool = True) -> None:
     """Saves state and the statistics of the attributes under the state's step.
 
-    It returns when the checkpoint before is written, and begins with this one.
+    It returns when the checkpoint before is written, and begins with this one. Where that need not
+    be at once, and the one before was begun less than `every_seconds` ago or is still written,
+    nothing is saved; the best state so far stays in memory until the next is saved or all ends.
 
     Args:
       state: in memory that nothing overwrites (`own_copy`).
       metrics: those measured after this step, among them perhaps the one that says what is best.
     """
-    self._saving.result()
     if self._manager is None or self._error or (step := int(state.step)) == self._latest:
       return
-    self._latest = step
     metrics = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+    content = {'statistics': jax.tree.map(np.ndarray.tolist, statistics), 'metrics': metrics}
+    is_best = self._metric in metrics and self._best.is_beaten_by(metrics[self._metric])
+    if not at_once and self._is_too_soon():
+      if is_best:
+        self._best.values[step] = metrics[self._metric]
+        self._best_waits = step, state, content
+      return
     if self._metric in metrics:
       self._best.values[step] = metrics[self._metric]
-    content = {'statistics': jax.tree.map(np.ndarray.tolist, statistics), 'metrics': metrics}
+    self._saving.result()
+    if self._error:
+      return
+    self._begun = time.monotonic()
+    if not is_best:
+      self._save_best_that_waits()
+    self._best_waits = None
+    self._submit(step, state, content)
+
+  def _is_too_soon(self) -> bool:
+    return self._every_seconds > 0 and (
+        time.monotonic() - self._begun < self._every_seconds or not self._saving.done())
+
+  def _save_best_that_waits(self) -> None:
+    if self._best_waits:
+      self._submit(*self._best_waits)
+      self._best_waits = None
+
+  def _submit(self, step: int, state: TrainState, content: _Content) -> None:
+    self._latest = step
     self._saving = self._thread.submit(self._write, step, state, content)
 
-  def _write(self, step: int, state: TrainState, content: dict[str, Any]) -> None:
+  def _write(self, step: int, state: TrainState, content: _Content) -> None:
     with self._noting_errors():
       arrays = jax.tree.map(np.asarray, state)
       self._manager.save(step, args=ocp.args.Composite(**{
@@ -156,6 +196,8 @@ class Checkpoints:
     return self
 
   def __exit__(self, kind: type | None, *_) -> None:
+    if not self._error:
+      self._save_best_that_waits()
     self._thread.shutdown()
     if self._manager is not None:
       for finish in (self._manager.wait_until_finished, self._manager.close):

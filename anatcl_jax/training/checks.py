@@ -49,7 +49,7 @@ def check_values(config: ml_collections.ConfigDict) -> None:
                      ('keep_every_epochs', 0), ('micro_batch_size', 0),
                      ('log_every_steps', 1), ('checkpoint_every_epochs', 1),
                      ('heldout_every_epochs', 1), ('probe_every_epochs', 0),
-                     ('heartbeat_seconds', 0),
+                     ('heartbeat_seconds', 0), ('checkpoint_every_seconds', 0),
                      ('reader_threads', 1)):
     if config[key] < least:
       raise UserError(f'config.{key} is {config[key]}, must be at least {least}')

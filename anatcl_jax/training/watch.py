@@ -54,8 +54,12 @@ class Due:
   def checkpoint(self, step: int) -> bool:
     return step == self.last or self._ends(step, self.config.checkpoint_every_epochs)
 
+  def kept(self, step: int) -> bool:
+    """Whether its checkpoint is one that stays, however little time has gone by."""
+    return step == self.last or self._ends(step, self.config.keep_every_epochs)
+
   def _ends(self, step: int, epochs: int) -> bool:
-    return step % self.steps_per_epoch == 0 and self.epoch(step) % epochs == 0
+    return epochs > 0 and step % (epochs * self.steps_per_epoch) == 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +71,7 @@ class _Given:
   heldout: Figures | None
   probe: Figures | None
   saves: bool
+  at_once: bool                 # rather than when the last checkpoint is old enough
   state: TrainState | None      # own memory, to be saved
 
 
@@ -105,6 +110,7 @@ class Watch:
       self._checkpoints = opened(Checkpoints(
           self._workdir, keep=config.keep_checkpoints,
           every_steps=config.keep_every_epochs * self._due.steps_per_epoch,
+          every_seconds=config.checkpoint_every_seconds,
           best_metric=config.keep_best_metric, best_mode=config.keep_best_mode))
       self._log = opened(MetricsLog(self._workdir, first, processes.is_first()))
       self._progress = opened(Progress(first, last, config.batch_size, processes.is_first()))
@@ -138,13 +144,14 @@ class Watch:
     if self._given:
       self._look(self._given)
     due, row = self._due, self._due.row(step)
-    saves = self._stopping or due.checkpoint(step)
+    at_once = self._stopping or due.kept(step)
+    saves = at_once or due.checkpoint(step)
     self._heartbeat.waits_for('evaluation', step)
     self._given = _Given(
         step, metrics,
         self._evaluate(state) if self._evaluate and row and due.heldout(step) else None,
         self._probe(state) if self._probe and row and due.probe(step) else None,
-        saves, own_copy(state) if saves else None)
+        saves, at_once, own_copy(state) if saves else None)
     self._agreed = processes.on_any_soon(
         lambda: (self._stop.received, self._checkpoints.failed()))
     self._stop.beginning = False
@@ -180,7 +187,7 @@ class Watch:
       raise self._checkpoints.failure()
     if given.saves:
       heartbeat.waits_for('checkpoint', step)
-      self._checkpoints.save(given.state, self._statistics, row)
+      self._checkpoints.save(given.state, self._statistics, row, given.at_once)
 
   def _row(self, given: _Given) -> dict[str, float]:
     """The row of metrics.jsonl after a step, written and said."""

@@ -15,10 +15,11 @@ from anatcl_jax.errors import UserError, listed
 from anatcl_jax.weights import stored
 
 # A run may be resumed with other values of these: they do not change what the state means.
-HARMLESS = {'epochs', 'log_every_steps', 'checkpoint_every_epochs', 'keep_checkpoints',
-             'keep_every_epochs', 'keep_best_metric', 'keep_best_mode', 'heldout_every_epochs',
-             'mapper', 'reader_threads', 'data_dir', 'data', 'probe_every_epochs', 'report_at_end',
-             'remat', 'cache', 'compilation_cache', 'profile_steps', 'heartbeat_seconds'}
+HARMLESS = {'epochs', 'log_every_steps', 'checkpoint_every_epochs', 'checkpoint_every_seconds',
+             'keep_checkpoints', 'keep_every_epochs', 'keep_best_metric', 'keep_best_mode',
+             'heldout_every_epochs', 'mapper', 'reader_threads', 'data_dir', 'data',
+             'probe_every_epochs', 'report_at_end', 'remat', 'cache', 'compilation_cache',
+             'profile_steps', 'heartbeat_seconds'}
 
 # Keys that runs of earlier versions lack, and what they were as good as.
 _ADDED = {'init': '', 'effective_positives': 0.0, 'without': '', 'keeping': ''}

@@ -36,19 +36,21 @@ def test_the_tables_say_what_was_measured_by_hand():
   step = {'part': 'step', 'batch': 32, 'precision': 'bfloat16', 'views': 'identical', 's': 0.02,
           'flops': 8e12, 'memory_gb': 6.25, 'planned_gb': 15.04, 'compile_s': 30.4,
           'profile': {'kinds_ms': {'elementwise': 5.0}, 'longest': [[5.0, 2, 'loop_fusion']]}}
-  loop = {'part': 'loop', 'batch': 32, 'cache': 'device', 'loop_s': 0.0202, 'step_s': 0.02,
-          'share_median': 0.01}
+  loop = {'part': 'loop', 'batch': 32, 'cache': 'device', 'loop_s': 0.0204, 'step_s': 0.02,
+          'without_s': 0.02, 'checkpoint_s': 0.6, 'share_median': 0.02}
   torch = {'part': 'torch', 'batch': 32, 'precision': 'bfloat16', 'compiled': False, 'torch': '2',
            'torch_s': 0.16, 'ours_s': 0.02, 'ratio_median': 0.125, 'ratio_min': 0.12,
            'ratio_max': 0.13}
   rates = {'part': 'rates', 'product_bfloat16': 800e12, 'product_float32': 400e12, 'copy': 2.8e12}
   text = '\n'.join(accelerator_tables.tables({
       'machine': {'devices': 1, 'device': 'H', 'jax': '1', 'host': 'h'}, 'scans': 1280,
-      'config': {'encoder': 'resnet18', 'crop': 'none', 'batch_size': 32},
+      'config': {'encoder': 'resnet18', 'crop': 'none', 'batch_size': 32,
+                 'checkpoint_every_seconds': 30.0},
       'cases': [rates, step, loop, torch, {'part': 'forward', 'batch': 1, 'failed': 'no room'}]}))
-  # 8e12 / 0.02 s are 400 TFLOP/s, half of the product's; 300 epochs of 99 steps of 20.2 ms.
+  # 8e12 / 0.02 s are 400 TFLOP/s, half of the product's; 300 epochs of 99 steps of 20.4 ms.
   assert '| bfloat16 | identical | 32 | 20.00 ms | 1,600 | 400 | 50% | 6.2 | 15.0 | 30 s |' in text
-  assert '| device | 20.20 ms | 20.00 ms | 1.0% | 10.0 min |' in text and '29,700 steps' in text
+  assert '| device | 20.00 ms | 20.00 ms | 0.60 s | 20.40 ms | 2.0% | 10.1 min |' in text
+  assert 'every 30 s at most' in text and '29,700 steps' in text
   assert '**0.125** (0.120 to 0.130)' in text and '| elementwise | 5.00 ms | 25% |' in text
   assert '- forward, 1: failed: no room' in text
 

@@ -7,7 +7,24 @@ import pytest
 
 from anatcl_jax.bench import loop
 from anatcl_jax.training import train, watch
+from configs.pretrain import get_config
 from tests.small_run import small_config
+
+
+def test_what_a_checkpoint_costs_is_shared_by_the_steps_from_one_to_the_next(monkeypatch):
+  """10 steps an epoch of 0.2 s without; a checkpoint each second epoch of 1 s, or every 30 s."""
+  def measured(config, stand_in, warm, **changes):
+    return (0.25, 10) if 'checkpoint_every_seconds' in changes else (0.2, 10)
+
+  monkeypatch.setattr(loop, '_loop', measured)
+  config = get_config()
+  config.update({'checkpoint_every_epochs': 2})
+  for seconds, expected in ((30.0, 0.2 + 1 / 150), (0.0, 0.25)):
+    config.checkpoint_every_seconds = seconds
+    found = loop.run(config, epochs=6, rounds=2, stand_in=0.2)
+    assert found['checkpoint_s'] == pytest.approx(1) and found['without_s'] == 0.2
+    assert found['loop_s'] == pytest.approx(expected)
+    assert found['share_median'] == pytest.approx(expected / 0.2 - 1)
 
 
 @pytest.mark.slow

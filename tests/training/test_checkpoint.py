@@ -10,6 +10,7 @@ import random
 import shutil
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -17,8 +18,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from anatcl_jax.errors import RunFailure, UserError
-from anatcl_jax.training import heldout, tracking, train
-from anatcl_jax.weights import stored
+from anatcl_jax.training import checkpoint, heldout, tracking, train
+from anatcl_jax.weights import choice, stored
 from tests.small_run import small_config
 
 
@@ -113,6 +114,47 @@ def test_last_best_and_every_nth_are_kept(small_model, training_set, tmp_path, m
   config.epochs = 6
   train.train(config, tmp_path / 'run')
   assert stored.steps(tmp_path / 'run') == [24, 16, 12]   # last; best; every third epoch
+
+
+@pytest.fixture
+def ten_seconds_an_epoch(monkeypatch):
+  """A clock that only epochs move, and a disk that is never behind."""
+  seconds, save = [0.0], checkpoint.Checkpoints.save
+
+  def timed(checkpoints, *arguments):
+    checkpoints._saving.result()
+    seconds[0] += 10
+    save(checkpoints, *arguments)
+
+  monkeypatch.setattr(checkpoint, 'time', types.SimpleNamespace(monotonic=lambda: seconds[0]))
+  monkeypatch.setattr(checkpoint.Checkpoints, 'save', timed)
+
+
+def test_checkpoints_are_apart_and_the_best_is_not_lost_in_between(
+    small_model, training_set, finished, tmp_path, monkeypatch, ten_seconds_an_epoch):
+  """Epochs 3 and 6, the last, are due; 1 and 5 are the best before them and wait in memory."""
+  losses = iter([9.0, 3.0, 5.0, 4.0, 2.0, 1.0, 6.0])   # after step 1, then a value an epoch
+  monkeypatch.setattr(heldout, 'means', lambda _: {'heldout/loss': next(losses)})
+  config = small_config(training_set.directory, epochs=6, keep_checkpoints=9,
+                        checkpoint_every_seconds=30.0)
+  train.train(config, tmp_path / 'run')
+  assert stored.steps(tmp_path / 'run') == [24, 20, 12, 4]
+  assert choice.metric_of_records(tmp_path / 'run', [24, 20, 12, 4], 'heldout/loss') == {
+      24: 6.0, 20: 1.0, 12: 4.0, 4: 3.0}
+  for step in (12, 4):    # what waited is the state after its own step
+    for ours, theirs in zip(*(jax.tree.leaves(stored.read(workdir, step)[0])
+                              for workdir in (tmp_path / 'run', finished)), strict=True):
+      np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_run_that_fails_saves_the_best_that_waits(
+    small_model, training_set, tmp_path, monkeypatch, ten_seconds_an_epoch):
+  losses = iter([9.0, 3.0, 5.0, float('nan')])
+  monkeypatch.setattr(heldout, 'means', lambda _: {'heldout/loss': next(losses)})
+  with pytest.raises(RunFailure, match='held-out loss is nan after step 12'):
+    train.train(small_config(training_set.directory, checkpoint_every_seconds=60.0),
+                tmp_path / 'run')
+  assert stored.steps(tmp_path / 'run') == [4]
 
 
 def test_an_unknown_best_metric_stops_before_anything_is_saved(small_model, training_set, tmp_path):
