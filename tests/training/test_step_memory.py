@@ -163,7 +163,7 @@ def test_rematerialised_blocks_change_no_number_and_keep_less():
   _assert_close(gradient, same, 1e-5)       # of the same parameters
   _assert_close(statistics, updated_once, 1e-6)
   assert jax.tree.structure(gradient) == jax.tree.structure(same)
-  assert 2.5 * less < kept, (less, kept)
+  assert 2.2 * less < kept, (less, kept)
 
 
 class PerVoxel(nn.Module):
