@@ -8,8 +8,11 @@ import errno
 import os
 import re
 import resource
+import select
+import signal
 import sys
 from collections.abc import Iterable, Iterator
+from typing import TextIO
 
 
 class UserError(Exception):
@@ -55,7 +58,16 @@ def reported() -> Iterator[None]:
   """
   try:
     with _without_late_callbacks():
-      yield
+      try:
+        yield
+      finally:
+        sys.stdout.flush()
+  except BrokenPipeError:
+    if not _nobody_reads(sys.stdout):
+      raise
+    # Such as `head`, which has enough. Python would tell of it again when it ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
   except KeyboardInterrupt:
     print('error: interrupted; finished shards, checkpoints and tasks stay, the same command goes '
           'on from them', file=sys.stderr)
@@ -72,6 +84,13 @@ def reported() -> Iterator[None]:
       raise
     print(f'error: {line}', file=sys.stderr)
     sys.exit(UserError.exit_code if _NO_BACKEND in line else RunFailure.exit_code)
+
+
+def _nobody_reads(stream: TextIO) -> bool:
+  """Whether a stream is a pipe whose other end is closed."""
+  watched = select.poll()
+  watched.register(stream, select.POLLOUT)
+  return any(event & select.POLLERR for _, event in watched.poll(0))
 
 
 _NO_BACKEND = 'Unable to initialize backend'

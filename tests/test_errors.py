@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import re
+import signal
+import subprocess
+import sys
 
 import jax.errors
 import numpy as np
@@ -59,3 +62,18 @@ def test_a_record_is_not_damaged_where_memory_ends(shard_set, monkeypatch):
   monkeypatch.setattr(shards, 'decode_record', without_memory)
   with pytest.raises(MemoryError):
     shard_set.read_volume(0)
+
+
+@pytest.mark.parametrize('tail', ['', '; print(1, flush=True); print(2, flush=True)'])
+def test_a_reader_that_has_enough_ends_a_command_without_a_traceback(tail):
+  """As `head` does: noticed while the body prints, or when it is done."""
+  code = f'from anatcl_jax import errors\nwith errors.reported(): print(0){tail}'
+  process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE)
+  process.stdout.close()
+  assert process.wait() == 128 + signal.SIGPIPE and process.stderr.read() == b''
+
+
+def test_another_pipe_that_breaks_is_an_error():
+  with pytest.raises(BrokenPipeError), errors.reported():
+    raise BrokenPipeError('of a worker')
