@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import os
 import pathlib
+import pickle
 import shutil
 import tempfile
+from collections.abc import Callable
+from typing import Any
 
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   # Tests, their workers and the commands that they start compile the same programs again and again.
@@ -56,12 +60,24 @@ def pytest_collection_finish():
 AOMIC = pathlib.Path(__file__).parents[2] / 'shared' / 'data' / 'aomic-piop2'
 
 
+def made_once(tmp_path_factory, name: str, make: Callable[[pathlib.Path], Any]) -> Any:
+  """What `make` returns, given a folder to fill: once a session, for all its workers."""
+  root = tmp_path_factory.getbasetemp()
+  root = root.parent if 'PYTEST_XDIST_WORKER' in os.environ else root
+  returned = root / f'{name}.pickle'
+  with open(root / f'{name}.lock', 'w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not returned.exists():
+      returned.write_bytes(pickle.dumps(make(root / name)))
+  return pickle.loads(returned.read_bytes())
+
+
 @pytest.fixture(scope='session')
 def cohort(tmp_path_factory) -> phantom.CohortPaths:
   """Twenty SYNTHETIC subjects at 12 mm, on disk as a real cohort is."""
-  directory = tmp_path_factory.mktemp('cohort') / 'synthetic'
   settings = phantom.PhantomSettings(subjects=20, seed=3, spacing=12)
-  return phantom.write_cohort(directory, settings, progress=False)
+  return made_once(tmp_path_factory, 'cohort', lambda directory: phantom.write_cohort(
+      directory / 'synthetic', settings, progress=False))
 
 
 @pytest.fixture
@@ -82,7 +98,8 @@ def shard_set(cohort, tmp_path_factory):
 def training_set(tmp_path_factory):
   """Forty SYNTHETIC subjects: enough to train on and to hold out on eight devices."""
   settings = phantom.PhantomSettings(subjects=40, seed=1, spacing=12)
-  return make_phantom_shards(settings, tmp_path_factory.mktemp('shards') / 'training', workers=1)
+  return made_once(tmp_path_factory, 'training', lambda directory: make_phantom_shards(
+      settings, directory, workers=1))
 
 
 @pytest.fixture(scope='session', autouse=True)
