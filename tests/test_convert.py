@@ -74,7 +74,8 @@ def test_a_released_file_to_a_folder(pth, tmp_path, capsys):
   assert 'is there already' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('name', ['tiny', 'resnet18', 'resnet34', 'resnet50'])
+@pytest.mark.parametrize('name', [
+    'tiny', 'resnet18', pytest.param('resnet34', marks=pytest.mark.slow), 'resnet50'])
 def test_there_and_back_is_bit_exact(name):
   """Every encoder is recognised by its blocks; special values stay what they are."""
   state = named(name) if name in ('tiny', 'resnet18') else to_released(

@@ -168,6 +168,7 @@ def test_a_baseline_pooled_otherwise_is_said(tmp_path):
   assert any('untrained:ENCODER --pool levels' in note for note in found.cohort.notes)
 
 
+@pytest.mark.slow
 def test_the_probe_pools_a_checkpoint_and_fresh_encoders_alike(folder, shard_set,  # noqa: F811
                                                               tmp_path, monkeypatch):
   """Of what is given to the probes: features, and saliency through the same numbers."""

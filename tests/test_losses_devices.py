@@ -62,7 +62,8 @@ def _on_devices(devices, mapper, budget=None):
 
 
 @pytest.mark.parametrize('devices, mapper, budget', [
-    (1, 'jit', None), (2, 'jit', _THREE_ROWS), (8, 'jit', None), (8, 'pmap', None)])
+    (1, 'jit', None), (2, 'jit', _THREE_ROWS), (8, 'jit', None),
+    pytest.param(8, 'pmap', None, marks=pytest.mark.slow)])
 def test_value_and_gradient_do_not_depend_on_devices(devices, mapper, budget):
   results, params = _on_devices(devices, mapper, budget)
   batch = _batch()

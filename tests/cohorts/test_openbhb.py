@@ -111,6 +111,7 @@ def test_the_template_decides_about_axes(digital, disk, tmp_path):
       read_volume(read.scans[0].volume, MODALITIES['vbm'].grid)[40], digital.volumes[0][40])
 
 
+@pytest.mark.slow
 def test_quasiraw(tmp_path):
   digital = layouts.draw('quasiraw', subjects=1)
   mask = layouts.write_template(tmp_path / 'template.nii.gz', digital)

@@ -136,7 +136,8 @@ def test_least_size(name, small, least):
   assert ('config.small_input=true' in str(error.value)) == (not small)
 
 
-@pytest.mark.parametrize('name', ['resnet18', 'densenet121', 'alexnet', 'tiny'])
+@pytest.mark.parametrize('name', [
+    'resnet18', pytest.param('densenet121', marks=pytest.mark.slow), 'alexnet', 'tiny'])
 def test_width_scales_every_layer_and_small_input_keeps_voxels(name):
   shape = (34, 35, 36)
   own = counts.layers(models.get_encoder(name), shape)

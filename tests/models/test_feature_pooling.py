@@ -28,9 +28,10 @@ POOLS = ('mean', 'levels', 'covariance', 'mean+levels+covariance', 'covariance+m
 CLOSE = {'rtol': 1e-5, 'atol': 1e-6}
 
 
-@pytest.fixture(scope='module', params=[('tiny', (13, 18, 15)), ('resnet18', (33, 50, 36)),
-                                        pytest.param(('densenet', (61, 64, 65)),
-                                                     marks=pytest.mark.slow)],
+@pytest.fixture(scope='module', params=[
+    ('tiny', (13, 18, 15)),
+    *(pytest.param(one, marks=pytest.mark.slow)
+      for one in (('resnet18', (33, 50, 36)), ('densenet', (61, 64, 65))))],
                 ids=lambda one: one[0])
 def case(request):
   """An encoder, what it pools of two volumes, and its stages by another way than pooling's."""

@@ -24,7 +24,8 @@ from configs.pretrain import get_config
 def _config(training_set, arguments='encoder=tiny', **changes):
   config = get_config(arguments)
   config.update({'data_dir': str(training_set.directory), 'epochs': 4, 'batch_size': 8,
-                 'precision': 'float32', 'encoder_width': 4, 'learning_rate': 1e-3, 'log_every_steps': 1, **changes})
+                 'precision': 'float32', 'encoder_width': 4, 'learning_rate': 1e-3,
+                 'log_every_steps': 1, **changes})
   return config
 
 
