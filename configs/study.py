@@ -89,7 +89,7 @@ def get_config(arguments=None):
   config.objectives = ConfigDict(OBJECTIVES)
   config.seeds = 3                     # of an objective ...
   config.more_seeds = 5                # ... and of those that the answer rests on
-  config.matter = ('untrained,simclr,supervised-age,yaware,global-region,local-region,rbf-10,'
+  config.matter = ('untrained,supervised-age,yaware,global-region,local-region,rbf-10,'
                    'rbf-10-without-site,only-rbf-10')
 
   # What is asked of the features
