@@ -52,8 +52,8 @@ ARGUMENTS = {'demo': False, 'recommended': False, 'variant': 'global',
 
 # What docs/study.md supports. On SYNTHETIC people of known truth a kernel that is sharpened until
 # each subject is drawn to a tenth of the batch makes features that know more of thickness than the
-# published one's, and less of nothing that was asked; in disease no difference is shown. The
-# published recipe stays the default.
+# published one's and are shown to be worse in nothing that was asked; in disease no difference is
+# shown. The published recipe stays the default.
 RECOMMENDED = {'variant': 'rbf', 'effective_positives': 0.1, 'normalization': 'zscore'}
 
 

@@ -33,11 +33,6 @@ from tests.cohorts import layouts  # noqa: E402
 from tests.worker import Runner  # noqa: E402
 
 
-def pytest_xdist_auto_num_workers():
-  """One more than processors: some tests wait for other processes, and for clocks."""
-  return min((os.cpu_count() or 1) + 1, 8)
-
-
 def pytest_configure(config):
   """Before anything is computed: eight simulated devices; the true ones for `-m accelerator`."""
   if 'accelerator' in config.option.markexpr.replace('not accelerator', ''):

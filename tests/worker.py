@@ -24,7 +24,8 @@ class Runner:
     """One worker a process, of the same run."""
     workdir.parent.mkdir(parents=True, exist_ok=True)
     values = {'data_dir': self.data_dir, 'epochs': 4, 'batch_size': 8, 'precision': 'float32',
-              'feature_dim': 8, 'learning_rate': 1e-3, 'log_every_steps': 1, **changes}
+              'feature_dim': 8, 'learning_rate': 1e-3, 'log_every_steps': 1,
+              'checkpoint_every_seconds': 0.0, **changes}
     argv = ['--config=configs/pretrain.py:encoder=tiny', f'--workdir={workdir}', *flags,
             *(f'--config.{key}={value}' for key, value in values.items())]
     if processes > 1:

@@ -199,7 +199,7 @@ class _Bench:
     config = self._with(case, data_dir=str(self._shards), cache=case['cache'],
                         checkpoint_every_epochs=every, compilation_cache='none',
                         reader_threads=min(16, os.cpu_count() or 1))
-    # From the first checkpoint on, which compiles, over one more, until it is written.
+    # From the first checkpoint on, which compiles, over one more.
     return loop.run(config, epochs=2 * every + 2, rounds=1, warm=every + 1)
 
   def _layers(self):

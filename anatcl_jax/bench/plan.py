@@ -17,7 +17,7 @@ from anatcl_jax.training import optim, step
 
 # MB a volume, as docs/prepare.md has them for SYNTHETIC maps of 121x145x121.
 STORED_MB = {'float32': 2.80, 'float16': 1.46, 'uint8': 0.63}
-# XLA allots two to three times what the gradient needs, in float32 on a CPU: gradients of what is
+# XLA allots up to three times what the gradient needs, in float32 on a CPU: gradients of what is
 # kept, BatchNorm's copies, patches for convolutions. On an H100 it takes less than half of that.
 WORKSPACE = 3
 COHORTS = (5_000, 100_000, 1_000_000)

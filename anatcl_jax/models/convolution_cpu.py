@@ -148,7 +148,7 @@ def patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def patches_gradients(x: jax.Array, kernel: jax.Array, stride: int, g: jax.Array) -> Gradients:
-  """Gradients of `patches` from the gradient g of its result."""
+  """Gradients of `patches` from the gradient g of its result; kernel 3^3."""
 
   def volume(kernel_sums, x_and_g):
     x, g = x_and_g

@@ -47,7 +47,7 @@ class _Best(PreservationPolicy):
   def is_beaten_by(self, value: float) -> bool:
     """Whether a value is better than all that are known."""
     known = self.values.values()
-    return value not in known and self._choose(value, *known, value) == value
+    return value not in known and value == self._choose([value, *known])
 
   def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
     del context

@@ -28,11 +28,9 @@ POOLS = ('mean', 'levels', 'covariance', 'mean+levels+covariance', 'covariance+m
 CLOSE = {'rtol': 1e-5, 'atol': 1e-6}
 
 
-@pytest.fixture(scope='module', params=[
-    ('tiny', (13, 18, 15)),
-    *(pytest.param(one, marks=pytest.mark.slow)
-      for one in (('resnet18', (33, 50, 36)), ('densenet', (61, 64, 65))))],
-                ids=lambda one: one[0])
+@pytest.fixture(scope='module', ids=lambda one: one[0], params=[
+    ('tiny', (13, 18, 15)), pytest.param(('resnet18', (33, 50, 36)), marks=pytest.mark.slow),
+    pytest.param(('densenet', (61, 64, 65)), marks=pytest.mark.slow)])
 def case(request):
   """An encoder, what it pools of two volumes, and its stages by another way than pooling's."""
   name, shape = request.param

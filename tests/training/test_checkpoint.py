@@ -190,7 +190,8 @@ FULL_DISK = """
 mount -t tmpfs -o size={size}k none {mount} && cd {root} || exit 77
 run() {{ {python} -m anatcl_jax.main --config=configs/pretrain.py:encoder=tiny \
   --workdir={mount}/run \
-  --config.data_dir={data} --config.batch_size=8 --config.epochs=2 --config.feature_dim=8; }}
+  --config.data_dir={data} --config.batch_size=8 --config.epochs=2 --config.feature_dim=8 \
+  --config.checkpoint_every_seconds=0; }}
 run 2> {out}/first.txt; echo $? > {out}/first.code; find {mount}/run > {out}/files.txt
 mount -o remount,size=64m {mount}; run 2> {out}/second.txt; echo $? > {out}/second.code
 """

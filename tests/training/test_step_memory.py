@@ -141,7 +141,7 @@ def _remat(remat):
   mesh = _mesh(2)
   run = parallel.map_over_devices(per_device, mesh)
   numbers = run(parallel.replicate(variables, mesh), parallel.shard_rows(volumes, mesh))
-  return *numbers, _bytes_kept(encoder.clone(axis_name=None, stage_sizes=(4,)))
+  return *numbers, _bytes_kept(encoder.clone(axis_name=None, stage_sizes=(6,)))
 
 
 def _bytes_kept(encoder):
@@ -163,7 +163,7 @@ def test_rematerialised_blocks_change_no_number_and_keep_less():
   _assert_close(gradient, same, 1e-5)       # of the same parameters
   _assert_close(statistics, updated_once, 1e-6)
   assert jax.tree.structure(gradient) == jax.tree.structure(same)
-  assert 2.2 * less < kept, (less, kept)
+  assert 2.5 * less < kept, (less, kept)
 
 
 class PerVoxel(nn.Module):
