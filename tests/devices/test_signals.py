@@ -20,6 +20,17 @@ from anatcl_jax.training import tracking, train
 from tests.small_run import small_config
 
 
+@pytest.fixture(autouse=True)
+def heard():
+  """A script's background job ignores SIGINT, one under nohup SIGHUP; children inherit it."""
+  ignored = [number for number in signals.SIGNALS if signal.getsignal(number) is signal.SIG_IGN]
+  for number in ignored:
+    signal.signal(number, signal.SIG_DFL)
+  yield
+  for number in ignored:
+    signal.signal(number, signal.SIG_IGN)
+
+
 @pytest.mark.parametrize('number', signals.SIGNALS)
 def test_a_signal_stops_after_the_step_and_the_run_goes_on(training_set, small_model, tmp_path,
                                                            monkeypatch, number):

@@ -12,9 +12,15 @@ from anatcl_jax.evaluation.evaluate import Settings
 from anatcl_jax.evaluation.run import Extent, run
 from anatcl_jax.evaluation.write import shown
 from anatcl_jax.report import brain_age, methods
-from tests.evaluation.probing import cohort_of
+from tests.evaluation.probing import cohort_of, two_strengths
 
 TASKS, COHORTS = tasks.read_tasks('configs/tasks.py')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def coarse():
+  with two_strengths():
+    yield
 
 
 @pytest.fixture(scope='module')
