@@ -30,6 +30,7 @@ from anatcl_jax.data.make_shards import make_phantom_shards, make_shards  # noqa
 from anatcl_jax.training import curves, train  # noqa: E402
 from tests import small_run  # noqa: E402
 from tests.cohorts import layouts  # noqa: E402
+from tests.evaluation import probing  # noqa: E402
 from tests.worker import Runner  # noqa: E402
 
 
@@ -107,6 +108,13 @@ def programs_once():
   """Runs of one config share a program, as long as their process lives."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(train, 'compile_program', small_run.once(train.compile_program))
+    yield
+
+
+@pytest.fixture(scope='module')
+def coarse():
+  """For a whole file, which asks what is made of a grid search and not how fine it is."""
+  with probing.two_strengths():
     yield
 
 

@@ -17,16 +17,10 @@ from anatcl_jax.evaluation.derived import with_sites
 from anatcl_jax.evaluation.harmonization import Coding
 from anatcl_jax.frozen import table as feature_table
 from configs.probe import get_config
-from tests.evaluation.probing import two_strengths
 
+pytestmark = pytest.mark.usefixtures('coarse')
 PEOPLE = 120
 SITES = np.resize(['x', 'y', 'x', 'y', 'y'], PEOPLE)
-
-
-@pytest.fixture(scope='module', autouse=True)
-def coarse():
-  with two_strengths():
-    yield
 
 
 @pytest.fixture(scope='module')

@@ -14,8 +14,9 @@ from anatcl_jax.evaluation.evaluate import Settings, choose_protocol, evaluate
 from anatcl_jax.evaluation.harmonization import asked
 from anatcl_jax.evaluation.run import Extent, run
 from anatcl_jax.evaluation.target import read_target
-from tests.evaluation.probing import cohort_of, target_of, two_strengths
+from tests.evaluation.probing import cohort_of, target_of
 
+pytestmark = pytest.mark.usefixtures('coarse')
 TASKS, COHORTS = tasks.read_tasks('configs/tasks.py')
 TASK = TASKS['brain_age']
 QUICK = Settings(folds=3, inner_folds=3)
@@ -37,12 +38,6 @@ def _cohort(people=240, seed=0, noise=0.5, **columns):
 def _run(cohort, x, settings=QUICK, task=TASK):
   return run(cohort, {'ours': (x,)}, {task.name: (task, True)}, settings, Extent('none', False), {},
              progress=False)
-
-
-@pytest.fixture(scope='module', autouse=True)
-def coarse():
-  with two_strengths():
-    yield
 
 
 @pytest.fixture(scope='module')

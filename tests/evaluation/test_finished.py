@@ -15,16 +15,11 @@ from anatcl_jax.evaluation import tasks, write
 from anatcl_jax.evaluation.evaluate import Settings
 from anatcl_jax.evaluation.finished import Finished
 from anatcl_jax.evaluation.run import Extent, run
-from tests.evaluation.probing import cohort_of, features_of, two_strengths
+from tests.evaluation.probing import cohort_of, features_of
 
+pytestmark = pytest.mark.usefixtures('coarse')
 TASKS, COHORTS = tasks.read_tasks('configs/tasks.py')
 FEW = Settings(folds=2, inner_folds=2)
-
-
-@pytest.fixture(autouse=True)
-def coarse():
-  with two_strengths():
-    yield
 
 
 @pytest.fixture(scope='module')

@@ -12,15 +12,10 @@ from anatcl_jax.evaluation.evaluate import Settings
 from anatcl_jax.evaluation.run import Extent, run
 from anatcl_jax.evaluation.write import shown
 from anatcl_jax.report import brain_age, methods
-from tests.evaluation.probing import cohort_of, two_strengths
+from tests.evaluation.probing import cohort_of
 
+pytestmark = pytest.mark.usefixtures('coarse')
 TASKS, COHORTS = tasks.read_tasks('configs/tasks.py')
-
-
-@pytest.fixture(scope='module', autouse=True)
-def coarse():
-  with two_strengths():
-    yield
 
 
 @pytest.fixture(scope='module')
