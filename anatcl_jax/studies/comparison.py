@@ -33,6 +33,7 @@ from scipy import stats
 from anatcl_jax.evaluation import statistics
 
 LEVEL = 0.95
+_DECIMALS = 9    # the last bits of least squares, which libraries sum otherwise, turn no 0.4595
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +108,7 @@ def _interval(means: np.ndarray, seeds: list[Variance], over_seeds: bool) -> Est
   replicates = means[1:][np.isfinite(means[1:])]
   parts = [Variance(float(np.var(replicates, ddof=1)), len(replicates) - 1), *seeds]
   total = sum(part.value for part in parts)
-  value, error = float(means[0]), total**0.5
+  value, error = round(float(means[0]), _DECIMALS), total**0.5
   if not error:
     return Estimate(value, value, value, float('nan'), over_seeds)
   freedom = total**2 / sum(part.value**2 / part.freedom for part in parts)
