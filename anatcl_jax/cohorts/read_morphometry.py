@@ -140,10 +140,11 @@ def _read_table(path: pathlib.Path, atlas: str, names: RowNames,
   session = id_columns.find_session_column(others, identifier)
   own = table[session].fillna('') if session else [''] * len(table)
   keys = [names.key(name, of_session) for name, of_session in zip(table[identifier], own)]
+  labels = [tables.joined_identifier(*key) for key in keys]
+  used = np.array([names.known(key) for key in keys], bool)
   columns = {}
   for name, column in regions.items():
-    values = _numbers(path, table[name], [tables.joined_identifier(*key) for key in keys],
-                      [names.known(key) for key in keys])
+    values = tables.numbers(path, table[name], labels, asked=used).to_numpy()
     place = (column.session, column.region, column.measure)
     if place in columns:
       values = _one_of_two(path, name, column, columns[place], values)
@@ -223,10 +224,3 @@ def _check_atlas(path: pathlib.Path, table: pandas.DataFrame, atlas: str, corner
 
 def _title(atlas: str) -> str:
   return 'DKT' if atlas == 'dkt' else atlas
-
-
-def _numbers(path: pathlib.Path, column: pandas.Series, labels: list[str],
-             used: list[bool]) -> np.ndarray:
-  """The column as float64; text in rows that no scan uses is NaN."""
-  wrong = pandas.to_numeric(column, errors='coerce').isna() & ~np.array(used)
-  return tables.numbers(path, column.mask(wrong), labels).to_numpy()

@@ -7,8 +7,9 @@ import csv
 import io
 import pathlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import pandas
 
 from anatcl_jax.errors import UserError, listed
@@ -65,10 +66,11 @@ def read_table(path: pathlib.Path,
                   if not may_repeat(name) and cells > 1})
   if twice:
     raise UserError(f'{path}: column {listed(twice)} stands there twice, with other values')
-  table = pandas.DataFrame(rows[1:], columns=columns, dtype=str)
-  table = table.loc[:, ~table.columns.duplicated()]
-  table = table.apply(lambda column: column.map(as_meant))
-  return table.mask(table.isin(MISSING))
+  missing = frozenset(MISSING)
+  cells = [[np.nan if (meant := as_meant(cell)) in missing else meant for cell in row]
+           for row in rows[1:]]
+  table = pandas.DataFrame(cells, columns=columns, dtype=str)
+  return table.loc[:, ~table.columns.duplicated()]
 
 
 def read_header(path: pathlib.Path) -> list[str]:
@@ -80,7 +82,8 @@ def read_header(path: pathlib.Path) -> list[str]:
 
 def as_meant(cell: str) -> str:
   """A cell without spaces around it, and without the apostrophe that `write_tables` puts first."""
-  return re.sub(r"^'(?='*[=+\-@].)", '', cell.strip(), flags=re.DOTALL)
+  cell = cell.strip()
+  return re.sub(r"^'(?='*[=+\-@].)", '', cell, flags=re.DOTALL) if cell[:1] == "'" else cell
 
 
 def _rows(text: str, separator: str) -> list[list[str]]:
@@ -128,12 +131,18 @@ def category(value: str) -> str:
   return categories(pandas.Series([value]))[0]
 
 
-def numbers(path: pathlib.Path, column: pandas.Series, ids: list[str]) -> pandas.Series:
-  """A column of text as float64, missing cells NaN; `ids` name its rows in errors."""
+def numbers(path: pathlib.Path, column: pandas.Series, ids: Sequence[str],
+            asked: np.ndarray | bool = True) -> pandas.Series:
+  """A column of text as float64, missing cells NaN; `ids` name its rows in errors.
+
+  Text is an error, but NaN in rows that are not `asked` for.
+  """
   values = pandas.to_numeric(column, errors='coerce')
-  wrong = [f'{name} ({text})' for name, text, value in zip(ids, column, values)
-           if pandas.isna(value) and not pandas.isna(text)]
-  if wrong:
+  unread = values.isna().to_numpy()
+  if unread.any():
+    unread = unread & column.notna().to_numpy() & asked
+  if unread.any():
+    wrong = [f'{ids[row]} ({column.iloc[row]})' for row in np.flatnonzero(unread)]
     hint = '; write decimals with a point' if any(',' in text for text in wrong) else ''
     raise UserError(f'{path}: column {column.name} is not a number for {listed(wrong)}{hint}')
   return values.astype(float)
