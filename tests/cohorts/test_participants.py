@@ -115,6 +115,12 @@ def test_a_lone_quote_swallows_nothing(tmp_path, note):
   assert people.table['note'][0] == note.replace('"a"', 'a')
 
 
+def test_two_lone_quotes_in_a_row_swallow_no_cell(tmp_path):
+  people = _people(tmp_path, 'participant_id\tnote\tplace\tage\n01\t"he\tshe"\t30\n02\tx\ty\t40\n')
+  assert _ages(people) == {'sub-01': 30, 'sub-02': 40}
+  assert list(people.table['note']) == ['"he', 'x'] and people.table['place'][0] == 'she"'
+
+
 def test_a_lone_quote_before_a_long_table(tmp_path):
   rows = ''.join(f'{i:04d}\t{"x" * 50}\t{i % 80}\n' for i in range(1, 4000))
   people = _people(tmp_path, f'participant_id\tnote\tage\n0000\t"he\t30\n{rows}')
